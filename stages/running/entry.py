@@ -1,0 +1,40 @@
+"""Runs a stage for the terminal: one line per failure, an exit code, and no earlier result lost."""
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from stages.running.errors import PipelineError
+from stages.running.outputs import restore_outputs
+
+
+def run_stage(name: str, main: Callable[[], None]) -> None:
+    """Call `main`; on a failure print one line, put back what DVC removed, and exit with 1.
+
+    DVC deletes the outputs of a stage before it starts the command. A stage that then refuses its
+    input, or is interrupted, would leave the user without the previous results.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main()
+        return
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except PipelineError as error:
+        message, code = str(error), 1
+    except OSError as error:
+        message, code = f"{error.filename or 'the system'}: {error.strerror or error}", 1
+    except MemoryError:
+        message, code = "not enough memory; try a smaller batch_size or width", 1
+    except BaseException:  # a mistake of this program: the traceback is wanted, the loss is not
+        restore_outputs(name)
+        raise
+    print(f"error: {name}: {message}", file=sys.stderr)
+    restore_outputs(name)
+    sys.exit(code)
+
+
+def _interrupt(_signal: int, _frame: Any) -> None:
+    """Have a request to end do what Ctrl-C does."""
+    raise KeyboardInterrupt

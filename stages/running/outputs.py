@@ -1,0 +1,80 @@
+"""Writes outputs whole or not at all, and puts back those that DVC removed before a failed run."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that takes the name `path` on success and is deleted on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o644)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with Unix line ends, whole or not at all."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def check_writable(paths: Iterable[Path]) -> None:
+    """Raise `OSError` if a file at one of `paths` could not be written: before the long work."""
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+
+
+def restore_outputs(stage: str, root: Path = Path()) -> None:
+    """Put back each output that `dvc.lock` records for `stage` and that is missing.
+
+    It comes from the DVC cache, or from Git's last commit if that has the recorded content. Nothing
+    is overwritten. What can be found in neither place, or not be written, stays missing.
+    """
+    if "DVC_ROOT" not in os.environ:
+        return  # started by hand: DVC removed nothing
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        cache = Path(Repo(str(root.resolve())).cache.local.path)
+        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
+        for out in lock["stages"][stage]["outs"]:
+            _restore(cache, out["md5"], root, out["path"])
+    except (DvcException, OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
+        return  # a help after a failure, which must not hide the failure
+
+
+def _restore(cache: Path, md5: str, root: Path, name: str) -> None:
+    path, blob = root / name, cache / md5[:2] / md5[2:]
+    if path.exists():
+        return
+    if md5.endswith(".dir"):
+        for entry in json.loads(blob.read_text(encoding="utf-8")):
+            _restore(cache, entry["md5"], root, f"{name}/{entry['relpath']}")
+    elif blob.is_file():
+        with replacing(path) as temporary:
+            shutil.copyfile(blob, temporary)
+    else:
+        command = ["git", "show", f"HEAD:./{name}"]
+        committed = subprocess.run(command, cwd=root, capture_output=True, check=False).stdout
+        if hashlib.md5(committed, usedforsecurity=False).hexdigest() == md5:
+            with replacing(path) as temporary:
+                temporary.write_bytes(committed)
