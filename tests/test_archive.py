@@ -1,0 +1,181 @@
+import os
+import pickle
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.dataset import acceptance
+from stages.dataset.acceptance import check_archive
+from stages.dataset.archive import read_archive
+from stages.dataset.samples import ClassNames, Samples, canonical_order, content_digest
+from stages.parameters.download import DownloadParameters
+from stages.parameters.loading import load
+from stages.running.errors import PipelineError
+from tests.archives import batch, members, write_archive
+
+
+class Runs:
+    """A pickle of this creates a file when a careless reader loads it."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.fixture
+def files(samples: Samples, classes: ClassNames) -> dict[str, bytes]:
+    return members(samples, samples, classes)
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(PipelineError) as caught:
+        read_archive(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def test_samples_and_names_are_read_as_stored(tmp_path, files, samples, classes):
+    train, test, names = read_archive(write_archive(tmp_path / "a.tar.gz", files))
+    for split in (train, test):
+        for field, expected in vars(samples).items():
+            np.testing.assert_array_equal(getattr(split, field), expected)
+    assert names == classes
+
+
+def test_pickle_that_runs_a_command_is_refused_and_runs_nothing(tmp_path, files):
+    trace = tmp_path / "trace"
+    files["train"] = pickle.dumps({b"data": Runs(f"touch {trace}")})
+    path = write_archive(tmp_path / "a.tar.gz", files)
+    assert "it asks for posix.system" in refusal(path)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("name", ["builtins.eval", "numpy.load", "numpy.core.multiarray.fromfile"])
+def test_pickle_that_asks_for_any_other_name_is_refused(tmp_path, files, name):
+    module, _, attribute = name.rpartition(".")
+    files["test"] = f"c{module}\n{attribute}\n.".encode()
+    assert f"it asks for {name}" in refusal(write_archive(tmp_path / "a.tar.gz", files))
+
+
+def test_pickle_of_an_object_array_is_refused(tmp_path, files, samples):
+    content = batch(samples) | {b"data": np.array([{}], dtype=object)}
+    files["train"] = pickle.dumps(content, protocol=4)
+    assert "array of type object" in refusal(write_archive(tmp_path / "a.tar.gz", files))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!DOCTYPE html><html>404 Not Found</html>", "not a complete .tar.gz archive"),
+        (b"", "not a complete .tar.gz archive"),
+        (os.urandom(5000), "not a complete .tar.gz archive"),
+    ],
+)
+def test_file_that_is_no_archive_is_refused(tmp_path, content, reason):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(content)
+    assert reason in refusal(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_truncated_archive_is_refused(tmp_path, files, share):
+    path = write_archive(tmp_path / "a.tar.gz", files)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    assert "fetch it again" in refusal(path)
+
+
+def test_missing_file_is_refused(tmp_path):
+    assert "no such file" in refusal(tmp_path / "absent.tar.gz")
+
+
+def test_archive_without_a_member_is_refused(tmp_path, files):
+    del files["meta"]
+    assert "no member cifar-100-python/meta" in refusal(write_archive(tmp_path / "a.tar.gz", files))
+
+
+def test_link_in_place_of_a_member_is_not_followed(tmp_path, files):
+    path = tmp_path / "a.tar.gz"
+    write_archive(path, {"test": files["test"], "meta": files["meta"]})
+    with tarfile.open(path, "w:gz") as archive:
+        link = tarfile.TarInfo("cifar-100-python/train")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    assert "no member" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        (b"data", np.zeros((500, 3071), np.uint8), "uint8 array of shape (N, 3072)"),
+        (b"data", np.zeros((500, 3072), np.float32), "uint8 array of shape (N, 3072)"),
+        (b"fine_labels", [100] * 500, "whole numbers below 100"),
+        (b"coarse_labels", [0] * 499, "whole numbers below 20"),
+        (b"coarse_labels", [0] * 500, "each in exactly one superclass"),
+        (b"filenames", ["text"] * 500, "byte strings"),
+    ],
+)
+def test_wrong_content_is_refused(tmp_path, files, samples, key, value, reason):
+    files["train"] = pickle.dumps(batch(samples) | {key: value}, protocol=4)
+    assert reason in refusal(write_archive(tmp_path / "a.tar.gz", files))
+
+
+def test_canonical_order_and_digest_do_not_depend_on_the_stored_order(samples, classes):
+    shuffled = samples.take(np.random.default_rng(5).permutation(len(samples)))
+    ordered, again = (s.take(canonical_order(s)) for s in (samples, shuffled))
+    for field in vars(samples):
+        np.testing.assert_array_equal(getattr(ordered, field), getattr(again, field))
+    assert (np.diff(ordered.fine) >= 0).all()
+    digest = content_digest(samples, samples, classes)
+    assert content_digest(shuffled, samples, classes) == digest
+
+
+@pytest.mark.parametrize("field", ["images", "fine", "coarse", "names"])
+def test_digest_changes_with_any_single_value(samples, classes, field):
+    values = getattr(samples, field).copy()
+    if field == "images":
+        values[123, 1, 4, 5] ^= 1
+    elif field == "names":
+        values[123] = b"other.png"
+    else:
+        values[123] = (values[123] + 1) % 20
+    changed = replace(samples, **{field: values})
+    original = content_digest(samples, samples, classes)
+    assert content_digest(samples, changed, classes) != original
+
+
+def test_archive_is_accepted_by_md5_or_by_content_and_refused_otherwise(
+    tmp_path, monkeypatch, samples, classes
+):
+    path = write_archive(tmp_path / "a.tar.gz", members(samples, samples, classes))
+    monkeypatch.setattr(acceptance, "CIFAR100_DIGEST", content_digest(samples, samples, classes))
+    assert "exactly the samples" in check_archive(path, "0" * 32)
+    samples.images[0, 0, 0, 0] ^= 1
+    write_archive(path, members(samples, samples, classes))
+    with pytest.raises(PipelineError, match=r"expected md5 0+ or content digest .*, found md5"):
+        check_archive(path, "0" * 32)
+
+
+real_archive = pytest.mark.skipif(
+    not os.environ.get("CIFAR100_ARCHIVE"), reason="CIFAR100_ARCHIVE names no copy of CIFAR-100"
+)
+
+
+@real_archive
+def test_real_archive_is_accepted_and_one_changed_pixel_is_refused(tmp_path):
+    official_md5 = load(DownloadParameters).archive_md5
+    path = Path(os.environ["CIFAR100_ARCHIVE"])
+    check_archive(path, official_md5)
+    train, test, classes = read_archive(path)
+    assert (len(train), len(test)) == (50_000, 10_000)
+    test.images.flags.writeable = True
+    test.images[9_999, 2, 31, 31] ^= 1
+    changed = write_archive(tmp_path / "changed.tar.gz", members(train, test, classes))
+    with pytest.raises(PipelineError, match="not CIFAR-100"):
+        check_archive(changed, official_md5)

@@ -1,0 +1,24 @@
+import numpy as np
+
+from stages.dataset.archive import read_archive
+from stages.dataset.synthetic import TEST_PER_CLASS, TRAIN_PER_CLASS, write_synthetic_archive
+
+
+def test_archive_has_the_official_format_and_the_same_bytes_each_time(tmp_path):
+    for name in ("one.tar.gz", "two.tar.gz"):
+        write_synthetic_archive(tmp_path / name)
+    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
+    train, test, classes = read_archive(tmp_path / "one.tar.gz")
+    assert (np.bincount(train.fine) == TRAIN_PER_CLASS).all()
+    assert (np.bincount(test.fine) == TEST_PER_CLASS).all()
+    assert (np.bincount(classes.coarse_of_fine) == 5).all()
+    for label in (0, 57):
+        colour, _, ground = classes.fine[label].split(" ", 2)
+        assert classes.coarse[classes.coarse_of_fine[label]] == f"{colour} {ground}"
+
+
+def test_images_of_a_class_differ(tmp_path):
+    write_synthetic_archive(tmp_path / "a.tar.gz")
+    train, _, _ = read_archive(tmp_path / "a.tar.gz")
+    images = train.images[train.fine == 3].reshape(TRAIN_PER_CLASS, -1)
+    assert len(np.unique(images, axis=0)) == TRAIN_PER_CLASS
