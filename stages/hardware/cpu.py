@@ -1,0 +1,89 @@
+"""Prepares a process for Paddle on the CPU: BLAS code path, threads, cores, memory allocator.
+
+Call `prepare` before the first import of Paddle: its BLAS reads the environment once.
+"""
+
+import ctypes
+import os
+import sys
+import warnings
+from pathlib import Path
+
+# glibc's malloc.h
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+
+
+def available_cores() -> list[int]:
+    """Numbers of the cores that this process may use, no more than a container's quota pays for."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+    else:
+        cores = list(range(os.cpu_count() or 1))
+    quota = core_quota(Path("/sys/fs/cgroup/cpu.max"))
+    return cores if quota is None else cores[: max(1, int(quota))]
+
+
+def core_quota(cpu_max: Path) -> float | None:
+    """How many cores' worth of time a container may use (cgroup v2), None for no limit."""
+    try:
+        allowed, period = cpu_max.read_text(encoding="ascii").split()
+        return None if allowed == "max" else int(allowed) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
+def prepare(threads: int) -> None:
+    """Set the environment of this process and its children for `threads` threads in each."""
+    set_threads(threads)
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    # Paddle warns of a missing ccache, of its own batch norm and the like: nothing that a user of
+    # this pipeline can act on. The variable is for child processes.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"paddle\.")
+    code_path = blas_code_path(Path("/proc/cpuinfo"))
+    if code_path is not None:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", code_path)
+    keep_memory()
+
+
+def set_threads(threads: int) -> None:
+    """Set the number of BLAS threads for processes that are started from now on."""
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+
+
+def blas_code_path(cpuinfo: Path) -> str | None:
+    """The value of MKL_DEBUG_CPU_TYPE for this processor, or None where it must not be set.
+
+    Paddle's wheel brings MKL of 2019, which takes its slowest code path on processors that are not
+    Intel's. "7" selects AVX-512, "5" selects AVX2.
+    """
+    try:
+        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    fields = {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(fields.get("flags", "").split())
+    if fields.get("vendor_id", "").strip() != "AuthenticAMD":
+        return None
+    if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
+        return "7"
+    return "5" if {"avx2", "fma"} <= flags else None
+
+
+def keep_memory() -> None:
+    """Have glibc keep freed memory: handing back and faulting in each large tensor costs time."""
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        libc.mallopt(M_TOP_PAD, 64 * 2**20)
+
+
+def pin(worker: int, workers: int) -> None:
+    """Tie this process to its equal share of the available cores."""
+    cores = available_cores()
+    share = len(cores) // workers
+    if share and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores[worker * share : (worker + 1) * share])

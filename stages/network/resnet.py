@@ -1,0 +1,143 @@
+"""ResNet for 32×32 images, from `depth`, `width` and `stem`.
+
+He et al., "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385):
+four groups of stages for ImageNet depths (table 1), three for CIFAR depths (section 4.2).
+"""
+
+from dataclasses import dataclass
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from stages.network.convolution import Conv3x3
+
+BASIC_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+CIFAR_DEPTHS = {depth: ((depth - 2) // 6,) * 3 for depth in (20, 32, 44, 56, 110)}
+BLOCKS_PER_GROUP = BASIC_DEPTHS | BOTTLENECK_DEPTHS | CIFAR_DEPTHS
+
+
+@dataclass(frozen=True)
+class ResNetConfig:
+    """What determines the layers: depth, channels of the first group, and the stem."""
+
+    depth: int
+    width: int
+    stem: str = "cifar"  # cifar: 3×3, stride 1 · imagenet: 7×7, stride 2, then 3×3 max pooling
+    classes: int = 100
+
+
+class BasicBlock(nn.Layer):
+    """Two 3×3 convolutions and a shortcut: (N, C, H, W) to (N, K, H/stride, W/stride)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = Conv3x3(in_channels, channels, stride)
+        self.norm1 = nn.BatchNorm2D(channels)
+        self.conv2 = Conv3x3(channels, channels)
+        self.last_norm = nn.BatchNorm2D(channels)
+        self.shortcut = _shortcut(in_channels, channels, stride)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Add the residual to the shortcut."""
+        residual = F.relu(self.norm1(self.conv1(x)))
+        residual = self.last_norm(self.conv2(residual))
+        return F.relu(residual + self.shortcut(x))
+
+
+class BottleneckBlock(nn.Layer):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut; the output has 4 × `channels` channels."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2D(in_channels, channels, 1, bias_attr=False)
+        self.norm1 = nn.BatchNorm2D(channels)
+        self.conv2 = Conv3x3(channels, channels, stride)
+        self.norm2 = nn.BatchNorm2D(channels)
+        self.conv3 = nn.Conv2D(channels, 4 * channels, 1, bias_attr=False)
+        self.last_norm = nn.BatchNorm2D(4 * channels)
+        self.shortcut = _shortcut(in_channels, 4 * channels, stride)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Add the residual to the shortcut."""
+        residual = F.relu(self.norm1(self.conv1(x)))
+        residual = F.relu(self.norm2(self.conv2(residual)))
+        residual = self.last_norm(self.conv3(residual))
+        return F.relu(residual + self.shortcut(x))
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Layer:
+    """The identity where shapes allow it, else a 1×1 projection (option B of the paper)."""
+    if stride == 1 and in_channels == out_channels:
+        return nn.Identity()
+    return nn.Sequential(
+        nn.Conv2D(in_channels, out_channels, 1, stride, bias_attr=False),
+        nn.BatchNorm2D(out_channels),
+    )
+
+
+class ResNet(nn.Layer):
+    """Normalised images (N, 3, H, W) to logits (N, classes)."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        block = BottleneckBlock if config.depth in BOTTLENECK_DEPTHS else BasicBlock
+        if config.stem == "cifar":
+            self.stem = nn.Sequential(
+                Conv3x3(3, config.width), nn.BatchNorm2D(config.width), nn.ReLU()
+            )
+        else:
+            self.stem = nn.Sequential(
+                nn.Conv2D(3, config.width, 7, 2, padding=3, bias_attr=False),
+                nn.BatchNorm2D(config.width),
+                nn.ReLU(),
+                nn.MaxPool2D(3, 2, padding=1),
+            )
+        channels = config.width
+        groups = []
+        for group, blocks in enumerate(BLOCKS_PER_GROUP[config.depth]):
+            layers = []
+            for index in range(blocks):
+                stride = 2 if group > 0 and index == 0 else 1
+                layers.append(block(channels, config.width * 2**group, stride))
+                channels = config.width * 2**group * block.expansion
+            groups.append(nn.Sequential(*layers))
+        self.groups = nn.Sequential(*groups)
+        self.classifier = nn.Linear(channels, config.classes)
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Compute the logits of a batch."""
+        features = self.groups(self.stem(x))
+        return self.classifier(features.mean([2, 3]))
+
+
+def weights_of(network: nn.Layer) -> list[paddle.Tensor]:
+    """The tensors that training changes by their gradients."""
+    return [p for p in network.parameters() if not p.stop_gradient]
+
+
+def statistics_of(network: nn.Layer) -> list[paddle.Tensor]:
+    """The running means and variances of batch norm, which Paddle counts among the parameters."""
+    return [p for p in network.parameters() if p.stop_gradient]
+
+
+def build_resnet(config: ResNetConfig, seed: int, zero_init_residual: bool = False) -> ResNet:
+    """A ResNet with He initialisation (https://arxiv.org/abs/1502.01852), the same for one `seed`.
+
+    With `zero_init_residual` each block starts as its shortcut: the scale of its last batch norm is
+    zero (Goyal et al., https://arxiv.org/abs/1706.02677, section 5.1).
+    """
+    paddle.seed(seed)
+    network = ResNet(config)
+    he_normal = nn.initializer.KaimingNormal()
+    for layer in network.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            he_normal(layer.weight)
+        elif zero_init_residual and isinstance(layer, BasicBlock | BottleneckBlock):
+            nn.initializer.Constant(0.0)(layer.last_norm.weight)
+    return network

@@ -1,0 +1,81 @@
+"""Table of a network's layers: `python -m stages.network.summary --depth 50 --width 64`."""
+
+import argparse
+from typing import Any
+
+import numpy as np
+import paddle
+import pandas as pd
+from paddle import nn
+
+from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig, weights_of
+
+
+def summarise(network: ResNet, size: int = 32) -> pd.DataFrame:
+    """One row per layer with weights, in order of execution, and a last row with the sums.
+
+    Columns: layer, output_shape (without the batch axis), parameters (trained values),
+    multiply_adds (for one size×size image; convolutions and the classifier).
+    """
+    rows: list[dict[str, Any]] = []
+
+    def record(name: str, layer: nn.Layer) -> Any:
+        def hook(_layer: nn.Layer, _inputs: Any, output: paddle.Tensor) -> None:
+            shape = output.shape[1:]
+            per_output = 0
+            if isinstance(layer, nn.Conv2D):
+                per_output = int(np.prod(layer.weight.shape[1:]))
+            elif isinstance(layer, nn.Linear):
+                per_output = layer.weight.shape[0]
+            rows.append(
+                {
+                    "layer": name,
+                    "output_shape": "×".join(map(str, shape)),
+                    "parameters": sum(int(np.prod(p.shape)) for p in weights_of(layer)),
+                    "multiply_adds": per_output * int(np.prod(shape)),
+                }
+            )
+
+        return hook
+
+    hooks = [
+        layer.register_forward_post_hook(record(name, layer))
+        for name, layer in network.named_sublayers()
+        if isinstance(layer, nn.Conv2D | nn.BatchNorm2D | nn.Linear)
+    ]
+    training = network.training
+    network.eval()
+    with paddle.no_grad():
+        network(paddle.zeros([1, 3, size, size]))
+    network.train() if training else network.eval()
+    for hook in hooks:
+        hook.remove()
+    table = pd.DataFrame(rows)
+    total = {
+        "layer": "total",
+        "output_shape": "",
+        "parameters": table["parameters"].sum(),
+        "multiply_adds": table["multiply_adds"].sum(),
+    }
+    return pd.concat([table, pd.DataFrame([total])], ignore_index=True)
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """The table for a terminal, with thousands separators."""
+    return table.to_string(index=False, formatters=dict.fromkeys(table.columns[2:], "{:,}".format))
+
+
+def main() -> None:
+    """Print the summary of the network that the options describe."""
+    parser = argparse.ArgumentParser(prog="python -m stages.network.summary", description=__doc__)
+    parser.add_argument("--depth", type=int, choices=BLOCKS_PER_GROUP, default=18)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--stem", choices=("cifar", "imagenet"), default="cifar")
+    options = parser.parse_args()
+    if options.width < 1:
+        parser.error("argument --width: expected a whole number of at least 1")
+    print(to_text(summarise(ResNet(ResNetConfig(options.depth, options.width, options.stem)))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+import os
+import sys
+
+import paddle
+import pytest
+
+from stages.hardware import cpu
+from stages.hardware.device import choose_device
+from stages.running.errors import PipelineError
+from stages.training.workers import count_workers
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("AuthenticAMD", "fpu avx2 fma avx512f avx512bw avx512dq avx512vl", "7"),
+        ("AuthenticAMD", "fpu avx2 fma", "5"),
+        ("AuthenticAMD", "fpu sse2", None),
+        ("GenuineIntel", "fpu avx2 fma avx512f avx512bw avx512dq avx512vl", None),
+    ],
+)
+def test_blas_code_path_follows_vendor_and_flags(tmp_path, vendor, flags, expected):
+    cpuinfo = tmp_path / "cpuinfo"
+    block = f"processor\t: 0\nvendor_id\t: {vendor}\nflags\t\t: {flags}\n\n"
+    cpuinfo.write_text(block + block.replace("processor\t: 0", "processor\t: 1"))
+    assert cpu.blas_code_path(cpuinfo) == expected
+
+
+def test_blas_code_path_is_left_alone_without_cpuinfo(tmp_path):
+    assert cpu.blas_code_path(tmp_path / "absent") is None
+
+
+def test_code_path_chosen_by_the_user_is_kept(monkeypatch):
+    monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "4")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    cpu.prepare(threads=1)
+    assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"
+    assert os.environ["OMP_NUM_THREADS"] == "1"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="affinity is set on Linux only")
+def test_workers_get_equal_shares_of_the_cores(monkeypatch):
+    given = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7, 8})
+    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: given.append(cores))
+    cpu.pin(0, 2)
+    cpu.pin(1, 2)
+    assert given == [[2, 3], [5, 7]]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="several workers on Linux only")
+@pytest.mark.parametrize(
+    ("cores", "batch_size", "expected"),
+    [(2, 128, 2), (1, 128, 1), (64, 128, 4), (3, 128, 2), (3, 96, 3), (8, 31, 1), (8, 500, 5)],
+)
+def test_auto_takes_what_shares_the_batch_equally(monkeypatch, cores, batch_size, expected):
+    monkeypatch.setattr(cpu, "available_cores", lambda: list(range(cores)))
+    assert count_workers("auto", "cpu", batch_size) == expected
+
+
+def test_more_workers_than_cores_are_refused(monkeypatch):
+    monkeypatch.setattr(cpu, "available_cores", lambda: [0, 1])
+    assert count_workers(2, "cpu", 128) == 2
+    with pytest.raises(PipelineError, match=r"workers: 4 was asked for, .* has 2 cores"):
+        count_workers(4, "cpu", 128)
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle can use GPUs")
+def test_gpu_without_a_gpu_build_is_refused():
+    assert choose_device("auto") == choose_device("cpu") == "cpu"
+    with pytest.raises(PipelineError, match=r"device: gpu was asked for, .* PADDLE=gpu"):
+        choose_device("gpu")

@@ -1,0 +1,208 @@
+import json
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from stages.network.convolution import Conv3x3, winograd_conv2d, winograd_pays
+from stages.network.resnet import (
+    BLOCKS_PER_GROUP,
+    ResNet,
+    ResNetConfig,
+    build_resnet,
+    statistics_of,
+    weights_of,
+)
+from stages.network.storage import load_model, normalise, save_description, save_weights
+from stages.network.summary import summarise, to_text
+from stages.running.errors import PipelineError
+
+MEAN = np.array([0.5, 0.4, 0.3], np.float32)
+STD = np.array([0.2, 0.25, 0.3], np.float32)
+SMALL = ResNetConfig(20, 4)
+
+
+def count_parameters(config: ResNetConfig) -> int:
+    return sum(int(np.prod(p.shape)) for p in weights_of(ResNet(config)))
+
+
+@pytest.mark.parametrize(
+    ("depth", "width", "parameters"),
+    [
+        (18, 64, 11_220_132),
+        (34, 64, 21_328_292),
+        (50, 64, 23_705_252),
+        (101, 64, 42_697_380),
+        (152, 64, 58_341_028),
+        (20, 16, 278_324),
+    ],
+)
+def test_parameter_counts_are_those_of_the_published_networks(depth, width, parameters):
+    assert count_parameters(ResNetConfig(depth, width)) == parameters
+
+
+def test_weights_and_statistics_are_all_that_is_stored():
+    network = ResNet(SMALL)
+    norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
+    assert len(statistics_of(network)) == 2 * len(norms)
+    stored = network.state_dict()
+    assert len(weights_of(network)) + len(statistics_of(network)) == len(stored)
+
+
+@pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
+def test_cifar_depths_count_their_layers(depth):
+    names = [name for name, _ in ResNet(ResNetConfig(depth, 1)).named_parameters()]
+    weights = [n for n in names if "conv" in n or n in ("stem.0.weight", "classifier.weight")]
+    assert len(weights) == depth
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+@pytest.mark.parametrize("depth", [18, 50, 20])
+def test_network_takes_images_of_any_training_size(depth, stem):
+    network = ResNet(ResNetConfig(depth, 4, stem))
+    for size in (16, 24, 30, 32):
+        assert network(paddle.randn([2, 3, size, size])).shape == [2, 100]
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 7, 8, 10, 12, 13])
+def test_winograd_equals_paddles_convolution_in_values_and_gradients(size):
+    paddle.seed(size)
+    x, weight = paddle.randn([3, 5, size, size]), paddle.randn([7, 5, 3, 3])
+    x.stop_gradient = weight.stop_gradient = False
+    output = F.conv2d(x, weight, padding=1)
+    grad = paddle.randn(output.shape)
+    expected = [output, *paddle.grad([output], [x, weight], [grad])]
+    fast = winograd_conv2d(x, weight)
+    found = [fast, *paddle.grad([fast], [x, weight], [grad])]
+    for a, b in zip(found, expected, strict=True):
+        scale = float(b.abs().max())
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5 * scale, rtol=0)
+
+
+@pytest.mark.parametrize(("channels", "size", "stride"), [(4, 32, 1), (64, 8, 1), (8, 16, 2)])
+def test_conv3x3_equals_paddles_convolution_on_each_of_its_paths(channels, size, stride):
+    paddle.seed(0)
+    layer = Conv3x3(channels, 6, stride)
+    x = paddle.randn([2, channels, size, size])
+    x.stop_gradient = False
+    output = F.conv2d(x, layer.weight, stride=stride, padding=1)
+    grad = paddle.randn(output.shape)
+    expected = [output, *paddle.grad([output], [x, layer.weight], [grad])]
+    found = [layer(x), *paddle.grad([layer(x)], [x, layer.weight], [grad])]
+    with paddle.no_grad():
+        found.append(layer(x))
+        expected.append(output)
+    for a, b in zip(found, expected, strict=True):
+        scale = float(b.abs().max())
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5 * scale, rtol=0)
+
+
+def test_winograd_is_chosen_for_small_maps_with_many_channels():
+    assert winograd_pays(4, 256)
+    assert winograd_pays(8, 128)
+    assert not winograd_pays(32, 32)
+    assert not winograd_pays(8, 3)
+
+
+def test_initial_weights_follow_he_and_depend_on_the_seed():
+    network = build_resnet(ResNetConfig(18, 32), seed=1)
+    weight = network.groups[3][1].conv2.weight.numpy()
+    assert weight.std() == pytest.approx(np.sqrt(2 / (9 * 256)), rel=0.01)
+    again = build_resnet(ResNetConfig(18, 32), seed=1).groups[3][1].conv2.weight.numpy()
+    other = build_resnet(ResNetConfig(18, 32), seed=2).groups[3][1].conv2.weight.numpy()
+    np.testing.assert_array_equal(weight, again)
+    assert not np.array_equal(weight, other)
+
+
+@pytest.mark.parametrize("depth", [20, 50])
+def test_zero_init_residual_makes_each_block_its_shortcut(depth):
+    network = build_resnet(ResNetConfig(depth, 4), seed=0, zero_init_residual=True)
+    network.eval()
+    x = paddle.rand([1, 16 if depth == 50 else 4, 8, 8])
+    block = network.groups[0][1]
+    np.testing.assert_allclose(block(x).numpy(), x.numpy(), atol=1e-6)
+
+
+def test_summary_lists_layers_shapes_parameters_and_multiply_adds():
+    table = summarise(ResNet(ResNetConfig(18, 64)))
+    total = table.iloc[-1]
+    assert total["layer"] == "total"
+    assert total["parameters"] == 11_220_132
+    assert total["multiply_adds"] == 555_468_800  # 0.56 billion, as published for this network
+    first = table.iloc[0]
+    assert (first["layer"], first["output_shape"]) == ("stem.0", "64×32×32")
+    assert first["multiply_adds"] == 27 * 64 * 32 * 32
+    assert "11,220,132" in to_text(table)
+
+
+def test_normalise_maps_bytes_to_zero_mean_and_unit_deviation():
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
+    found = normalise(paddle.to_tensor(images), MEAN, STD).numpy()
+    expected = (images / 255 - MEAN.reshape(3, 1, 1)) / STD.reshape(3, 1, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.fixture
+def stored(tmp_path, classes):
+    network = build_resnet(SMALL, seed=3)
+    network.stem[1]._mean.set_value(paddle.rand([4]))
+    paths = tmp_path / "model.safetensors", tmp_path / "model.json"
+    save_weights(paths[0], network)
+    save_description(paths[1], SMALL, MEAN, STD, vars(classes))
+    return network, *paths
+
+
+def test_stored_model_gives_the_same_logits(stored, classes):
+    network, weights, description = stored
+    network.eval()
+    model = load_model(weights, description)
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    expected = network(normalise(paddle.to_tensor(images), MEAN, STD)).numpy()
+    np.testing.assert_array_equal(model.network(model.normalise(images)).numpy(), expected)
+    assert model.class_names == vars(classes)
+
+
+def test_same_network_gives_the_same_bytes(stored, tmp_path):
+    network, weights, _ = stored
+    save_weights(tmp_path / "again.safetensors", network)
+    assert weights.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+
+
+def refusal(weights, description) -> str:
+    with pytest.raises(PipelineError) as caught:
+        load_model(weights, description)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_weights_of_another_network_are_refused(stored, tmp_path):
+    _, weights, description = stored
+    save_weights(weights, build_resnet(ResNetConfig(20, 5), seed=0))
+    assert "should have shape" in refusal(weights, description)
+    tensors = load_file(weights)
+    tensors["extra"] = np.zeros(1, np.float32)
+    save_file(tensors, weights)
+    assert "does not fit" in refusal(weights, description)
+
+
+def test_damaged_or_missing_files_are_refused(stored):
+    _, weights, description = stored
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])
+    assert "not a safetensors file" in refusal(weights, description)
+    weights.unlink()
+    assert "model.safetensors: not found" in refusal(weights, description)
+    content = json.loads(description.read_text())
+    content["network"]["depth"] = 19
+    description.write_text(json.dumps(content))
+    assert "no network of depth 19" in refusal(weights, description)
+    description.write_text("{}")
+    assert "model.json: not the description of a model" in refusal(weights, description)
+    description.unlink()
+    assert "model.json: not found" in refusal(weights, description)
+
+
+def test_depths_are_those_of_the_contract():
+    assert sorted(BLOCKS_PER_GROUP) == [18, 20, 32, 34, 44, 50, 56, 101, 110, 152]
