@@ -1,0 +1,184 @@
+"""The training loop on real data files, without DVC."""
+
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from stages.dataset.splits import save_classes, save_split
+from stages.network.resnet import ResNetConfig, build_resnet, weights_of
+from stages.network.storage import load_model
+from stages.parameters.loading import load
+from stages.parameters.train import TrainParameters
+from stages.running.errors import PipelineError
+from stages.training.loop import Job, channel_statistics, make_optimizer, train
+from stages.training.workers import run_workers
+
+
+@pytest.fixture
+def job(tmp_path, samples, classes) -> Job:
+    rows = np.arange(len(samples))
+    save_split(tmp_path / "train.npz", samples.take(rows[:400]))
+    save_split(tmp_path / "val.npz", samples.take(rows[400:]))
+    save_classes(tmp_path / "classes.json", classes)
+    params = replace(
+        load(TrainParameters),
+        depth=20,
+        width=2,
+        epochs=2,
+        batch_size=64,
+        lr=0.05,
+        progressive_sizes=[16],
+        progressive_fraction=0.5,
+        workers=1,
+    )
+    return Job(
+        params,
+        "cpu",
+        train=tmp_path / "train.npz",
+        val=tmp_path / "val.npz",
+        classes=tmp_path / "classes.json",
+        weights=tmp_path / "model.safetensors",
+        description=tmp_path / "model.json",
+        history=tmp_path / "history.csv",
+        timing=tmp_path / "timing.json",
+    )
+
+
+def with_params(job: Job, **changes) -> Job:
+    return replace(job, params=replace(job.params, **changes))
+
+
+def test_training_writes_model_history_and_timing(job, classes):
+    train(job)
+    history = pd.read_csv(job.history)
+    assert list(history["epoch"]) == [1, 2]
+    assert list(history["image_size"]) == [16, 32]
+    assert history.notna().all(axis=None)
+    assert set(json.loads(job.timing.read_text())) == {"train_seconds", "images_per_second"}
+    model = load_model(job.weights, job.description)
+    assert model.class_names == asdict(classes)
+    assert len(load_file(job.weights)) == len(model.network.state_dict())
+
+
+def test_training_learns(job, samples):
+    """Sixteen images that differ strongly can be learnt by heart."""
+    few = samples.take(np.flatnonzero(samples.fine < 4)[:16])
+    save_split(job.train, few)
+    save_split(job.val, few)
+    small = with_params(
+        job, epochs=30, batch_size=16, width=8, crop_padding=0, flip=False, progressive_sizes=[]
+    )
+    train(small)
+    assert pd.read_csv(job.history)["train_top1"].iloc[-1] > 0.9
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"mixup": 0.5, "cutmix": 0.5},
+        {"ema_decay": 0.9},
+        {"schedule": "cosine"},
+        {"schedule": "step", "nesterov": False},
+        {"depth": 18, "stem": "imagenet", "zero_init_residual": True},
+    ],
+)
+def test_options_change_the_result(job, changes):
+    plain = with_params(job, epochs=1)
+    train(plain)
+    before = job.weights.read_bytes()
+    train(with_params(plain, **changes))
+    assert job.weights.read_bytes() != before
+    assert pd.read_csv(job.history).notna().all(axis=None)
+
+
+def test_averaged_weights_lag_behind_the_current_ones(job):
+    """With a decay next to one the saved weights are still close to the initial ones."""
+    config = ResNetConfig(job.params.depth, job.params.width)
+    initial = build_resnet(config, job.params.seed).stem[0].weight.numpy()
+    distances = []
+    for decay in (0.0, 0.9999):
+        train(with_params(job, ema_decay=decay))
+        distances.append(np.abs(load_file(job.weights)["stem.0.weight"] - initial).max())
+    assert distances[1] < 0.01 * distances[0]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_same_params_give_the_same_bytes(job, workers):
+    results = []
+    for seed in (0, 0, 1):
+        run_workers(train, with_params(job, seed=seed, workers=workers), workers, "cpu")
+        results.append((job.weights.read_bytes(), job.history.read_bytes()))
+    assert results[0] == results[1]
+    assert results[0][0] != results[2][0]
+
+
+def test_two_workers_take_the_same_step_as_one(job):
+    """Without batch statistics in play: one step at an lr so small that only gradients matter."""
+    weights = []
+    for workers in (1, 2):
+        one_step = with_params(
+            job, epochs=1, batch_size=400, lr=1e-3, momentum=0.0, nesterov=False, warmup=0.0
+        )
+        run_workers(train, replace(one_step), workers, "cpu")
+        weights.append(load_file(job.weights))
+    config = ResNetConfig(job.params.depth, job.params.width)
+    initial = build_resnet(config, job.params.seed).classifier.bias.numpy()
+    steps = [found["classifier.bias"] - initial for found in weights]
+    # Batch norm sees half of the batch in each worker, so the steps agree closely, not exactly.
+    correlation = np.corrcoef(steps)[0, 1]
+    assert correlation > 0.99
+    assert np.linalg.norm(steps[1]) == pytest.approx(np.linalg.norm(steps[0]), rel=0.05)
+
+
+def test_batch_norm_statistics_are_the_mean_over_workers(job):
+    """Whole-batch statistics of the first layer follow from the data alone, up to the last step."""
+    still = with_params(job, epochs=1, batch_size=400, lr=1e-9, flip=False, crop_padding=0)
+    means = []
+    for workers in (1, 2):
+        run_workers(train, still, workers, "cpu")
+        means.append(load_file(job.weights)["stem.1._mean"])
+    np.testing.assert_allclose(means[1], means[0], atol=1e-5)
+
+
+def test_diverging_training_stops_in_one_line(job):
+    for workers in (1, 2):
+        with pytest.raises(PipelineError, match=r"the mean loss is .* in epoch \d.*smaller lr"):
+            run_workers(
+                train,
+                with_params(job, lr=100.0, weight_decay=1.0, warmup=0.0, epochs=20),
+                workers,
+                "cpu",
+            )
+        assert not job.weights.exists()
+
+
+def test_batch_larger_than_the_data_is_refused(job):
+    for workers in (1, 2):
+        with pytest.raises(
+            PipelineError, match=r"^params.yaml: batch_size: 512 exceeds the 400 training images$"
+        ):
+            run_workers(train, with_params(job, batch_size=512), workers, "cpu")
+
+
+def test_weight_decay_is_on_weights_only():
+    network = build_resnet(ResNetConfig(20, 2), seed=0)
+    params = replace(load(TrainParameters), weight_decay=0.5, momentum=0.0, nesterov=False, lr=0.1)
+    optimizer = make_optimizer(network, params)
+    before = [weight.numpy() for weight in weights_of(network)]
+    (network(paddle.zeros([2, 3, 32, 32])).sum() * 0).backward()
+    optimizer.step()
+    for weight, initial in zip(weights_of(network), before, strict=True):
+        factor = 0.95 if weight.ndim > 1 else 1.0
+        np.testing.assert_allclose(weight.numpy(), factor * initial, rtol=1e-5)
+
+
+def test_channel_statistics_equal_numpys(samples):
+    mean, std = channel_statistics(samples.images)
+    scaled = samples.images / 255
+    np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(std, scaled.std((0, 2, 3)), rtol=1e-5)
