@@ -1,0 +1,62 @@
+"""Learning curves with the learning-rate schedule."""
+
+import matplotlib
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from stages.figures.style import BLUE, GREEN, GREY, ORANGE, RULES, new_figure
+
+
+@matplotlib.rc_context(RULES)
+def learning_curves(history: pd.DataFrame) -> Figure:
+    """Accuracy, loss and learning rate over the epochs of `history`, side by side."""
+    figure = new_figure(12, 3.8)
+    accuracy, loss, rate = figure.subplots(1, 3)
+    epochs = history["epoch"]
+    style = {"marker": "o", "markersize": 3.5}
+
+    accuracy.plot(epochs, history["train_top1"], color=BLUE, label="training (augmented)", **style)
+    accuracy.plot(epochs, history["val_top1"], color=ORANGE, label="validation", **style)
+    accuracy.set_title("Top-1 accuracy")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    accuracy.set_ylim(0, 1)
+    accuracy.legend(loc="lower right")
+
+    loss.plot(epochs, history["train_loss"], color=BLUE, label="training (smoothed)", **style)
+    loss.plot(epochs, history["val_loss"], color=ORANGE, label="validation", **style)
+    loss.set_title("Cross-entropy loss")
+    loss.set_ylim(bottom=0)
+    loss.legend(loc="upper right")
+
+    rate.plot(epochs, history["lr"], color=GREEN, **style)
+    rate.set_title("Learning rate at the end of each epoch")
+    rate.set_ylim(bottom=0)
+
+    for axes in (accuracy, loss, rate):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        _shade_small_images(axes, history)
+    return figure
+
+
+def _shade_small_images(axes: matplotlib.axes.Axes, history: pd.DataFrame) -> None:
+    """Mark the epochs that trained on smaller images, with their size in pixels."""
+    full = history["image_size"].max()
+    for size, rows in history.groupby("image_size"):
+        if size < full:
+            first, last = rows["epoch"].min() - 0.5, rows["epoch"].max() + 0.5
+            axes.axvspan(
+                first, last, color=GREY, alpha=0.05 + 0.12 * (1 - size / full), linewidth=0
+            )
+            axes.text(
+                (first + last) / 2,
+                0.985,
+                f"{size} px",
+                color=GREY,
+                fontsize=8,
+                ha="center",
+                va="top",
+                transform=axes.get_xaxis_transform(),
+            )
