@@ -1,0 +1,144 @@
+"""Fixtures: a Git clone of the working tree, and one finished run of the pipeline to copy from."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages.dataset.samples import ClassNames, Samples
+from stages.hardware import cpu
+
+ROOT = Path(__file__).parent.parent
+
+cpu.prepare(threads=1)  # before any test imports Paddle
+
+# A network and a data set that train in seconds.
+SMALL = {
+    "dataset": "synthetic",
+    "val_per_class": "30",
+    "depth": "20",
+    "width": "8",
+    "epochs": "2",
+    "batch_size": "64",
+    "lr": "0.1",
+    "progressive_sizes": "[16]",
+    "progressive_fraction": "0.5",
+    "gallery_images": "6",
+    "figure_dpi": "40",
+}
+
+
+@dataclass
+class Workspace:
+    """A clone of this repository with a DVC cache of its own."""
+
+    path: Path
+
+    def run(self, *command: str, ok: bool = True, **environment: str) -> str:
+        """Run a command as a user with an activated environment would; return all its output."""
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env=self.environment() | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode == 0) == ok, done.stdout
+        return done.stdout
+
+    def environment(self) -> dict[str, str]:
+        """The variables of an activated environment, without a copy of the real archive."""
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        variables = {k: v for k, v in os.environ.items() if k != "CIFAR100_ARCHIVE"}
+        return variables | {"PATH": path}
+
+    def set_params(self, **values: str) -> None:
+        """Change values in params.yaml as a user would in an editor."""
+        file = self.path / "params.yaml"
+        text = file.read_text(encoding="utf-8")
+        for key, value in values.items():
+            text, found = re.subn(rf"(?m)^{key}:[^#\n]*", f"{key}: {value}  ", text)
+            assert found == 1, key
+        file.write_text(text, encoding="utf-8")
+
+    def commit(self, message: str) -> None:
+        """Commit all changes."""
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", message)
+
+    def copy(self, target: Path) -> "Workspace":
+        """An independent copy, cache and results included."""
+        shutil.copytree(self.path, target, symlinks=True)
+        return Workspace(target)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file of the workspace."""
+        return (self.path / name).read_bytes()
+
+
+def clone_working_tree(target: Path) -> Workspace:
+    """A Git repository with the files of this one as they are now, committed, without data."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    workspace = Workspace(target)
+    workspace.run("git", "init", "--quiet")
+    workspace.run("git", "config", "user.name", "Test")
+    workspace.run("git", "config", "user.email", "test@example.org")
+    workspace.commit("Start")
+    return workspace
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace in which the pipeline has run on synthetic data. Copy it; do not change it."""
+    workspace = clone_working_tree(tmp_path_factory.mktemp("pipeline") / "repository")
+    workspace.set_params(**SMALL)
+    workspace.commit("Use a small network on synthetic data")
+    workspace.run("dvc", "repro")
+    workspace.commit("Run the pipeline")
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished: Workspace, tmp_path: Path) -> Workspace:
+    """A copy of the finished workspace that a test may change."""
+    return finished.copy(tmp_path / "repository")
+
+
+@pytest.fixture(scope="session")
+def classes() -> ClassNames:
+    """100 classes, of which class i belongs to superclass i modulo 20."""
+    return ClassNames(
+        fine=[f"class {i:02}" for i in range(100)],
+        coarse=[f"superclass {i:02}" for i in range(20)],
+        coarse_of_fine=[i % 20 for i in range(100)],
+    )
+
+
+@pytest.fixture
+def samples(classes: ClassNames) -> Samples:
+    """Five random images of each class, shuffled; two samples share label and file name."""
+    rng = np.random.default_rng(0)
+    fine = rng.permutation(np.repeat(np.arange(100), 5))
+    names = [f"{label:02}_{i:04}.png".encode() for i, label in enumerate(fine)]
+    first, second = np.flatnonzero(fine == 7)[:2]
+    names[second] = names[first]
+    images = rng.integers(0, 256, (500, 3, 32, 32), dtype=np.uint8)
+    coarse = np.array(classes.coarse_of_fine)[fine]
+    return Samples(images, fine, coarse, np.array(names))
