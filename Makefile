@@ -1,0 +1,97 @@
+# Every target works on a fresh clone with Python 3.10 to 3.13, git and make. `make help` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+PADDLE ?= cpu
+
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+export DVC_NO_ANALYTICS := 1
+
+# The demo trains a small network on drawn images.
+DEMO := .demo
+DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 \
+	progressive_sizes=[16] progressive_fraction=0.5
+
+# Where Paddle's own wheels with CUDA lie; they are not on PyPI.
+PADDLE_VERSION := 3.3.1
+PADDLE_GPU_INDEX ?= https://www.paddlepaddle.org.cn/packages/stable/cu126/
+
+# One version of each package for all supported versions of Python and all systems, with hashes.
+COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy fewest --python-version 3.10
+
+PIP := python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help setup repro demo test test-all lint format check-lock lock clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu: the GPU build)
+
+repro: $(VENV)/ready  ## run the pipeline as far as something changed
+	@python -m stages.parameters.check
+	dvc repro
+	@dvc metrics show
+
+demo: $(VENV)/ready  ## run everything on drawn images in $(DEMO), in a few minutes
+	@rm -rf $(DEMO)
+	@git clone --quiet --no-hardlinks . $(DEMO)
+	@cd $(DEMO) && dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))
+	@cd $(DEMO) && dvc metrics show && echo "Open $(CURDIR)/$(DEMO)/reports/index.html"
+
+test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
+	python -m pytest -m "not slow"
+
+test-all: $(VENV)/ready-dev  ## run the slow tests as well
+	python -m pytest
+
+lint: $(VENV)/ready-dev  ## check style and types
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: $(VENV)/ready-dev  ## mend what ruff can mend
+	ruff check --fix .
+	ruff format .
+
+check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
+	@python -m tests.check_lock
+
+lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into the lock files
+	uv pip compile $(COMPILE) pyproject.toml --output-file requirements.txt
+	uv pip compile $(COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+
+clean:  ## delete .venv and the demo
+	rm -rf $(VENV) $(DEMO)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
+	  sys.exit("error: setup: Python 3.10 to 3.13 is needed, this is %d.%d; name another: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp is newer than its lock file while nothing is to be installed.
+$(VENV)/ready: requirements.txt | $(VENV)/bin/python
+	$(PIP) install --require-hashes -r requirements.txt
+	@touch $@
+
+$(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
+	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/ready-cpu: $(VENV)/ready
+	@if [ -e $(VENV)/ready-gpu ]; then \
+	  $(PIP) uninstall --yes paddlepaddle-gpu && rm $(VENV)/ready-gpu && \
+	  $(PIP) install --require-hashes --force-reinstall -r requirements.txt; fi
+	@touch $@
+
+# The CPU build goes only once the GPU build is here: a failed download leaves a working environment.
+$(VENV)/ready-gpu: $(VENV)/ready
+	@$(PIP) download --no-deps --dest $(VENV)/gpu --index-url $(PADDLE_GPU_INDEX) \
+	  paddlepaddle-gpu==$(PADDLE_VERSION) || { echo "error: setup: paddlepaddle-gpu $(PADDLE_VERSION) \
+	cannot be fetched from $(PADDLE_GPU_INDEX); the CPU build stays installed. Name the index for your \
+	CUDA version with PADDLE_GPU_INDEX=, see https://www.paddlepaddle.org.cn/install/quick" >&2; exit 1; }
+	$(PIP) uninstall --yes paddlepaddle
+	$(PIP) install --extra-index-url $(PADDLE_GPU_INDEX) $(VENV)/gpu/paddlepaddle_gpu-*.whl
+	@rm -rf $(VENV)/gpu $(VENV)/ready-cpu && touch $@
