@@ -5,8 +5,6 @@ PADDLE ?= cpu
 
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-export PYTHONDONTWRITEBYTECODE := 1
-export DVC_NO_ANALYTICS := 1
 
 # The demo trains a small network on drawn images.
 DEMO := .demo
@@ -74,7 +72,7 @@ $(VENV)/bin/python:
 # A stamp is newer than its lock file while nothing is to be installed.
 $(VENV)/ready: requirements.txt | $(VENV)/bin/python
 	$(PIP) install --require-hashes -r requirements.txt
-	@touch $@
+	@rm -f $(VENV)/ready-gpu && touch $@
 
 $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
 	$(PIP) install --require-hashes -r requirements-dev.txt
@@ -83,15 +81,15 @@ $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
 $(VENV)/ready-cpu: $(VENV)/ready
 	@if [ -e $(VENV)/ready-gpu ]; then \
 	  $(PIP) uninstall --yes paddlepaddle-gpu && rm $(VENV)/ready-gpu && \
-	  $(PIP) install --require-hashes --force-reinstall -r requirements.txt; fi
+	  $(PIP) install --require-hashes -r requirements.txt; fi
 	@touch $@
 
 # The CPU build goes only once the GPU build is here: a failed download leaves a working environment.
 $(VENV)/ready-gpu: $(VENV)/ready
-	@$(PIP) download --no-deps --dest $(VENV)/gpu --index-url $(PADDLE_GPU_INDEX) \
+	@$(PIP) download --dest $(VENV)/gpu --extra-index-url $(PADDLE_GPU_INDEX) \
 	  paddlepaddle-gpu==$(PADDLE_VERSION) || { echo "error: setup: paddlepaddle-gpu $(PADDLE_VERSION) \
 	cannot be fetched from $(PADDLE_GPU_INDEX); the CPU build stays installed. Name the index for your \
 	CUDA version with PADDLE_GPU_INDEX=, see https://www.paddlepaddle.org.cn/install/quick" >&2; exit 1; }
 	$(PIP) uninstall --yes paddlepaddle
-	$(PIP) install --extra-index-url $(PADDLE_GPU_INDEX) $(VENV)/gpu/paddlepaddle_gpu-*.whl
+	$(PIP) install --no-index --find-links $(VENV)/gpu paddlepaddle-gpu==$(PADDLE_VERSION)
 	@rm -rf $(VENV)/gpu $(VENV)/ready-cpu && touch $@

@@ -29,8 +29,9 @@ def superclass_confusion(counts: NDArray[np.int64], names: list[str]) -> Figure:
             fontsize=8,
             color="white" if shares[row, column] > 0.5 else "black",
         )
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    labels = _readable(names)
+    axes.set_xticks(range(len(names)), labels, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), labels)
     axes.set_xlabel("predicted superclass")
     axes.set_ylabel("actual superclass")
     axes.set_title("Superclass confusion: percent of each actual superclass")
@@ -55,14 +56,21 @@ def class_confusion(counts: NDArray[np.int64], classes: ClassNames) -> Figure:
         axes.axhline(end - 0.5, color="#bbbbbb", linewidth=0.6)
         axes.axvline(end - 0.5, color="#bbbbbb", linewidth=0.6)
     centres = ends - sizes / 2 - 0.5
-    axes.set_xticks(centres, classes.coarse, rotation=60, ha="right", rotation_mode="anchor")
-    axes.set_yticks(centres, classes.coarse)
+    labels = _readable(classes.coarse)
+    axes.set_xticks(centres, labels, rotation=60, ha="right", rotation_mode="anchor")
+    axes.set_yticks(centres, labels)
     axes.tick_params(length=0)
     axes.set_xlabel("predicted class, by superclass")
     axes.set_ylabel("actual class, by superclass")
     axes.set_title("Class confusion: test images per cell, log colour scale")
-    figure.colorbar(image, ax=axes, shrink=0.7, format="%d")
+    ticks = [value for value in (1, 3, 10, 30, 100, 300) if value <= ordered.max()]
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, ticks=ticks, format="%d")
+    bar.minorticks_off()
     return figure
+
+
+def _readable(names: list[str]) -> list[str]:
+    return [name.replace("_", " ") for name in names]
 
 
 def superclass_pairs(

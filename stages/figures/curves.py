@@ -27,10 +27,10 @@ def learning_curves(history: pd.DataFrame) -> Figure:
     loss.plot(epochs, history["val_loss"], color=ORANGE, label="validation", **style)
     loss.set_title("Cross-entropy loss")
     loss.set_ylim(bottom=0)
-    loss.legend(loc="upper right")
+    loss.legend(loc="lower left")
 
     rate.plot(epochs, history["lr"], color=GREEN, **style)
-    rate.set_title("Learning rate at the end of each epoch")
+    rate.set_title("Learning rate at epoch end")
     rate.set_ylim(bottom=0)
 
     for axes in (accuracy, loss, rate):
@@ -38,6 +38,8 @@ def learning_curves(history: pd.DataFrame) -> Figure:
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(axis="y", color="#dddddd", linewidth=0.6)
         _shade_small_images(axes, history)
+    for axes in (loss, rate):
+        axes.set_ylim(top=1.15 * axes.get_ylim()[1])  # room for the sizes and the legend
     return figure
 
 
@@ -47,16 +49,7 @@ def _shade_small_images(axes: matplotlib.axes.Axes, history: pd.DataFrame) -> No
     for size, rows in history.groupby("image_size"):
         if size < full:
             first, last = rows["epoch"].min() - 0.5, rows["epoch"].max() + 0.5
-            axes.axvspan(
-                first, last, color=GREY, alpha=0.05 + 0.12 * (1 - size / full), linewidth=0
-            )
-            axes.text(
-                (first + last) / 2,
-                0.985,
-                f"{size} px",
-                color=GREY,
-                fontsize=8,
-                ha="center",
-                va="top",
-                transform=axes.get_xaxis_transform(),
-            )
+            shade = 0.05 + 0.3 * (1 - size / full)
+            axes.axvspan(first, last, color=GREY, alpha=shade, linewidth=0)
+            place = {"ha": "center", "va": "top", "transform": axes.get_xaxis_transform()}
+            axes.text((first + last) / 2, 0.98, f"{size} px", color=GREY, fontsize=9, **place)
