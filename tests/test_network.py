@@ -87,16 +87,19 @@ def test_conv3x3_equals_paddles_convolution_on_each_of_its_paths(channels, size,
     layer = Conv3x3(channels, 6, stride)
     x = paddle.randn([2, channels, size, size])
     x.stop_gradient = False
-    output = F.conv2d(x, layer.weight, stride=stride, padding=1)
-    grad = paddle.randn(output.shape)
-    expected = [output, *paddle.grad([output], [x, layer.weight], [grad])]
-    found = [layer(x), *paddle.grad([layer(x)], [x, layer.weight], [grad])]
-    with paddle.no_grad():
-        found.append(layer(x))
-        expected.append(output)
-    for a, b in zip(found, expected, strict=True):
-        scale = float(b.abs().max())
-        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5 * scale, rtol=0)
+    grad = paddle.randn([2, 6, size // stride, size // stride])
+    results = []
+    for convolve in (layer, lambda x: F.conv2d(x, layer.weight, stride=stride, padding=1)):
+        output = convolve(x)
+        output.backward(grad)  # as the training does
+        with paddle.no_grad():
+            evaluated = convolve(x)
+        results.append([output, evaluated, x.grad, layer.weight.grad])
+        x.clear_grad()
+        layer.weight.clear_grad()
+    for found, expected in zip(*results, strict=True):
+        scale = float(expected.abs().max())
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5 * scale, rtol=0)
 
 
 def test_winograd_is_chosen_for_small_maps_with_many_channels():
