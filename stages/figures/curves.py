@@ -1,5 +1,7 @@
 """Learning curves with the learning-rate schedule."""
 
+from typing import Any
+
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
@@ -51,5 +53,9 @@ def _shade_small_images(axes: matplotlib.axes.Axes, history: pd.DataFrame) -> No
             first, last = rows["epoch"].min() - 0.5, rows["epoch"].max() + 0.5
             shade = 0.05 + 0.3 * (1 - size / full)
             axes.axvspan(first, last, color=GREY, alpha=shade, linewidth=0)
-            place = {"ha": "center", "va": "top", "transform": axes.get_xaxis_transform()}
+            place: dict[str, Any] = {
+                "ha": "center",
+                "va": "top",
+                "transform": axes.get_xaxis_transform(),
+            }
             axes.text((first + last) / 2, 0.98, f"{size} px", color=GREY, fontsize=9, **place)
