@@ -33,18 +33,8 @@ def main() -> None:
         f"{multiply_adds:,} multiply-adds per image; workers: {workers}, device: {device}",
         flush=True,
     )
-    job = Job(
-        params,
-        device,
-        train=PROCESSED / "train.npz",
-        val=PROCESSED / "val.npz",
-        classes=PROCESSED / "classes.json",
-        weights=MODELS / "model.safetensors",
-        description=MODELS / "model.json",
-        history=REPORTS / "history.csv",
-        timing=REPORTS / "timing.json",
-    )
-    check_writable([job.weights, job.history])
+    check_writable([MODELS / "model.safetensors", REPORTS / "history.csv"])
+    job = Job(params, device, PROCESSED, MODELS, REPORTS)
     run_workers(train, job, workers, device)
     write_text(MODELS / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
 

@@ -2,11 +2,10 @@ import json
 
 import numpy as np
 import paddle
-import paddle.nn.functional as F
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from stages.network.convolution import Conv3x3, winograd_conv2d, winograd_pays
+from stages.network.inputs import channel_statistics, normalise
 from stages.network.resnet import (
     BLOCKS_PER_GROUP,
     ResNet,
@@ -15,7 +14,7 @@ from stages.network.resnet import (
     statistics_of,
     weights_of,
 )
-from stages.network.storage import load_model, normalise, save_description, save_weights
+from stages.network.storage import load_model, save_description, save_weights
 from stages.network.summary import summarise, to_text
 from stages.running.errors import PipelineError
 
@@ -66,49 +65,6 @@ def test_network_takes_images_of_any_training_size(depth, stem):
         assert network(paddle.randn([2, 3, size, size])).shape == [2, 100]
 
 
-@pytest.mark.parametrize("size", [2, 3, 4, 5, 6, 7, 8, 10, 12, 13])
-def test_winograd_equals_paddles_convolution_in_values_and_gradients(size):
-    paddle.seed(size)
-    x, weight = paddle.randn([3, 5, size, size]), paddle.randn([7, 5, 3, 3])
-    x.stop_gradient = weight.stop_gradient = False
-    output = F.conv2d(x, weight, padding=1)
-    grad = paddle.randn(output.shape)
-    expected = [output, *paddle.grad([output], [x, weight], [grad])]
-    fast = winograd_conv2d(x, weight)
-    found = [fast, *paddle.grad([fast], [x, weight], [grad])]
-    for a, b in zip(found, expected, strict=True):
-        scale = float(b.abs().max())
-        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-5 * scale, rtol=0)
-
-
-@pytest.mark.parametrize(("channels", "size", "stride"), [(4, 32, 1), (64, 8, 1), (8, 16, 2)])
-def test_conv3x3_equals_paddles_convolution_on_each_of_its_paths(channels, size, stride):
-    paddle.seed(0)
-    layer = Conv3x3(channels, 6, stride)
-    x = paddle.randn([2, channels, size, size])
-    x.stop_gradient = False
-    grad = paddle.randn([2, 6, size // stride, size // stride])
-    results = []
-    for convolve in (layer, lambda x: F.conv2d(x, layer.weight, stride=stride, padding=1)):
-        output = convolve(x)
-        output.backward(grad)  # as the training does
-        with paddle.no_grad():
-            evaluated = convolve(x)
-        results.append([output, evaluated, x.grad, layer.weight.grad])
-        x.clear_grad()
-        layer.weight.clear_grad()
-    for found, expected in zip(*results, strict=True):
-        scale = float(expected.abs().max())
-        np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5 * scale, rtol=0)
-
-
-def test_winograd_is_chosen_for_small_maps_with_many_channels():
-    assert winograd_pays(4, 256)
-    assert winograd_pays(8, 128)
-    assert not winograd_pays(32, 32)
-    assert not winograd_pays(8, 3)
-
-
 def test_initial_weights_follow_he_and_depend_on_the_seed():
     network = build_resnet(ResNetConfig(18, 32), seed=1)
     weight = network.groups[3][1].conv2.weight.numpy()
@@ -145,6 +101,13 @@ def test_normalise_maps_bytes_to_zero_mean_and_unit_deviation():
     found = normalise(paddle.to_tensor(images), MEAN, STD).numpy()
     expected = (images / 255 - MEAN.reshape(3, 1, 1)) / STD.reshape(3, 1, 1)
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_channel_statistics_equal_numpys(samples):
+    mean, std = channel_statistics(samples.images)
+    scaled = samples.images / 255
+    np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(std, scaled.std((0, 2, 3)), rtol=1e-5)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from stages.network.storage import load_model
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
-from stages.training.loop import Job, channel_statistics, make_optimizer, train
+from stages.training.loop import Job, train
+from stages.training.trainer import make_optimizer
 from stages.training.workers import run_workers
 
 
@@ -36,17 +37,7 @@ def job(tmp_path, samples, classes) -> Job:
         progressive_fraction=0.5,
         workers=1,
     )
-    return Job(
-        params,
-        "cpu",
-        train=tmp_path / "train.npz",
-        val=tmp_path / "val.npz",
-        classes=tmp_path / "classes.json",
-        weights=tmp_path / "model.safetensors",
-        description=tmp_path / "model.json",
-        history=tmp_path / "history.csv",
-        timing=tmp_path / "timing.json",
-    )
+    return Job(params, "cpu", processed=tmp_path, models=tmp_path, reports=tmp_path)
 
 
 def with_params(job: Job, **changes) -> Job:
@@ -55,26 +46,29 @@ def with_params(job: Job, **changes) -> Job:
 
 def test_training_writes_model_history_and_timing(job, classes):
     train(job)
-    history = pd.read_csv(job.history)
+    history = pd.read_csv(job.reports / "history.csv")
     assert list(history["epoch"]) == [1, 2]
     assert list(history["image_size"]) == [16, 32]
     assert history.notna().all(axis=None)
-    assert set(json.loads(job.timing.read_text())) == {"train_seconds", "images_per_second"}
-    model = load_model(job.weights, job.description)
+    assert set(json.loads((job.reports / "timing.json").read_text())) == {
+        "train_seconds",
+        "images_per_second",
+    }
+    model = load_model(job.models / "model.safetensors", job.models / "model.json")
     assert model.class_names == asdict(classes)
-    assert len(load_file(job.weights)) == len(model.network.state_dict())
+    assert len(load_file(job.models / "model.safetensors")) == len(model.network.state_dict())
 
 
 def test_training_learns(job, samples):
     """Sixteen images that differ strongly can be learnt by heart."""
     few = samples.take(np.flatnonzero(samples.fine < 4)[:16])
-    save_split(job.train, few)
-    save_split(job.val, few)
+    save_split(job.processed / "train.npz", few)
+    save_split(job.processed / "val.npz", few)
     small = with_params(
         job, epochs=30, batch_size=16, width=8, crop_padding=0, flip=False, progressive_sizes=[]
     )
     train(small)
-    assert pd.read_csv(job.history)["train_top1"].iloc[-1] > 0.9
+    assert pd.read_csv(job.reports / "history.csv")["train_top1"].iloc[-1] > 0.9
 
 
 @pytest.mark.parametrize(
@@ -90,10 +84,10 @@ def test_training_learns(job, samples):
 def test_options_change_the_result(job, changes):
     plain = with_params(job, epochs=1)
     train(plain)
-    before = job.weights.read_bytes()
+    before = (job.models / "model.safetensors").read_bytes()
     train(with_params(plain, **changes))
-    assert job.weights.read_bytes() != before
-    assert pd.read_csv(job.history).notna().all(axis=None)
+    assert (job.models / "model.safetensors").read_bytes() != before
+    assert pd.read_csv(job.reports / "history.csv").notna().all(axis=None)
 
 
 def test_averaged_weights_lag_behind_the_current_ones(job):
@@ -103,7 +97,9 @@ def test_averaged_weights_lag_behind_the_current_ones(job):
     distances = []
     for decay in (0.0, 0.9999):
         train(with_params(job, ema_decay=decay))
-        distances.append(np.abs(load_file(job.weights)["stem.0.weight"] - initial).max())
+        distances.append(
+            np.abs(load_file(job.models / "model.safetensors")["stem.0.weight"] - initial).max()
+        )
     assert distances[1] < 0.01 * distances[0]
 
 
@@ -112,7 +108,12 @@ def test_same_params_give_the_same_bytes(job, workers):
     results = []
     for seed in (0, 0, 1):
         run_workers(train, with_params(job, seed=seed, workers=workers), workers, "cpu")
-        results.append((job.weights.read_bytes(), job.history.read_bytes()))
+        results.append(
+            (
+                (job.models / "model.safetensors").read_bytes(),
+                (job.reports / "history.csv").read_bytes(),
+            )
+        )
     assert results[0] == results[1]
     assert results[0][0] != results[2][0]
 
@@ -125,7 +126,7 @@ def test_two_workers_take_the_same_step_as_one(job):
             job, epochs=1, batch_size=400, lr=1e-3, momentum=0.0, nesterov=False, warmup=0.0
         )
         run_workers(train, replace(one_step), workers, "cpu")
-        weights.append(load_file(job.weights))
+        weights.append(load_file(job.models / "model.safetensors"))
     config = ResNetConfig(job.params.depth, job.params.width)
     initial = build_resnet(config, job.params.seed).classifier.bias.numpy()
     steps = [found["classifier.bias"] - initial for found in weights]
@@ -141,7 +142,7 @@ def test_batch_norm_statistics_are_the_mean_over_workers(job):
     means = []
     for workers in (1, 2):
         run_workers(train, still, workers, "cpu")
-        means.append(load_file(job.weights)["stem.1._mean"])
+        means.append(load_file(job.models / "model.safetensors")["stem.1._mean"])
     np.testing.assert_allclose(means[1], means[0], atol=1e-5)
 
 
@@ -154,7 +155,7 @@ def test_diverging_training_stops_in_one_line(job):
                 workers,
                 "cpu",
             )
-        assert not job.weights.exists()
+        assert not (job.models / "model.safetensors").exists()
 
 
 def test_batch_larger_than_the_data_is_refused(job):
@@ -175,10 +176,3 @@ def test_weight_decay_is_on_weights_only():
     for weight, initial in zip(weights_of(network), before, strict=True):
         factor = 0.95 if weight.ndim > 1 else 1.0
         np.testing.assert_allclose(weight.numpy(), factor * initial, rtol=1e-5)
-
-
-def test_channel_statistics_equal_numpys(samples):
-    mean, std = channel_statistics(samples.images)
-    scaled = samples.images / 255
-    np.testing.assert_allclose(mean, scaled.mean((0, 2, 3)), rtol=1e-5)
-    np.testing.assert_allclose(std, scaled.std((0, 2, 3)), rtol=1e-5)

@@ -11,6 +11,7 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from stages.network.inputs import normalise
 from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
 from stages.running.errors import PipelineError
 from stages.running.outputs import replacing, write_text
@@ -33,15 +34,6 @@ class TrainedModel:
     def normalise(self, images: NDArray[np.uint8]) -> paddle.Tensor:
         """uint8 images (N, 3, H, W) to the float32 tensor that the network takes."""
         return normalise(paddle.to_tensor(images), self.mean, self.std)
-
-
-def normalise(
-    images: paddle.Tensor, mean: NDArray[np.float32], std: NDArray[np.float32]
-) -> paddle.Tensor:
-    """uint8 images (N, 3, H, W) to float32 with about zero mean and unit deviation per channel."""
-    scale = paddle.to_tensor((1 / (255 * std)).reshape(1, 3, 1, 1))
-    shift = paddle.to_tensor((mean / std).reshape(1, 3, 1, 1))
-    return images.astype("float32") * scale - shift
 
 
 def save_weights(path: Path, network: ResNet) -> None:

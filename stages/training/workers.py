@@ -8,14 +8,18 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import paddle
 import paddle.distributed as dist
 
 from stages.hardware import cpu
 from stages.hardware.device import gpu_count
 from stages.running.errors import PipelineError
+from stages.training import exchange
 
 SMALLEST_SHARE = 32  # images: batch norm takes its statistics from a worker's share of the batch
+
+_exchange: exchange.Exchange | None = None  # of this process, if it is one of several on a CPU
 
 
 def count_workers(wanted: int | str, device: str, batch_size: int) -> int:
@@ -52,20 +56,30 @@ def run_workers(function: Callable[..., None], job: Any, workers: int, device: s
     cpu.set_threads(threads)  # the new processes read it from the environment
     backend = "nccl" if device == "gpu" else "gloo"
     logging.getLogger("root").setLevel(logging.WARNING)  # Paddle's, which announces free ports
+    memory = exchange.create(workers)
     try:
         dist.spawn(
-            _start, args=(function, job, device), nprocs=workers, daemon=True, backend=backend
+            _start,
+            args=(function, job, device, memory.name),
+            nprocs=workers,
+            daemon=True,
+            backend=backend,
         )
     except PipelineError:
         raise
     except Exception as error:  # spawn raises bare `Exception` with the traceback of the worker
         raise PipelineError(_last_line(str(error))) from None
+    finally:
+        memory.close()
+        memory.unlink()
 
 
-def _start(function: Callable[..., None], job: Any, device: str) -> None:
+def _start(function: Callable[..., None], job: Any, device: str, memory: str) -> None:
+    global _exchange
     if device == "cpu":
         cpu.keep_memory()
         cpu.pin(worker_rank(), worker_count())
+        _exchange = exchange.Exchange(memory, worker_rank(), worker_count())
     paddle.disable_signal_handler()  # which prints a page when this worker is told to end
     with contextlib.redirect_stderr(io.StringIO()):  # it lists flags that Paddle itself has set
         dist.init_parallel_env()
@@ -93,7 +107,10 @@ def total(values: list[float]) -> list[float]:
 
 def average_over_workers(tensors: list[paddle.Tensor]) -> None:
     """Replace each tensor by its mean over all workers, in place."""
-    if worker_count() > 1:
+    if _exchange is not None:
+        arrays: list[Any] = [np.from_dlpack(tensor.detach()) for tensor in tensors]
+        _exchange.average(arrays)
+    elif worker_count() > 1:
         for tensor in tensors:
             dist.all_reduce(tensor)
             tensor.set_value(tensor / worker_count())

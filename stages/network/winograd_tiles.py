@@ -1,0 +1,260 @@
+"""3×3 convolution of stride 1 and padding 1 on the CPU by Winograd's algorithm F(4×4, 3×3).
+
+Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", https://arxiv.org/abs/1509.09308:
+a map is cut into tiles of 4×4 outputs, the 6×6 inputs of each are transformed to 36 points, the
+convolution is a matrix product over the channels at each point, and the products are transformed
+back. That is a quarter of the multiply-adds. Numba compiles the transforms, for which channels are
+the innermost axis; the products are BLAS. Images go through in groups so small that all that lies
+between input and output stays in the cache.
+"""
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+TILE = 4  # outputs per tile and axis
+POINTS = 36  # per tile: (TILE + 2) squared
+COLUMNS = 64  # tiles that a group of images should have, for matrix products of a good size
+PADDING = 16  # elements between points: strides of a power of two would share cache sets
+
+# The matrix G of the paper, section 4.2, on both axes: 36 points from the 9 weights of a kernel.
+_AXIS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+KERNEL = np.kron(_AXIS, _AXIS).astype(np.float32)
+
+_compiled = njit(cache=True, fastmath=True, boundscheck=False, error_model="numpy")
+
+Array = NDArray[np.float32]
+
+
+def convolve(x: Array, weight: Array, y: Array) -> None:
+    """Write the convolution of maps x (N, C, S, S) with weight (K, C, 3, 3) into y (N, K, S, S)."""
+    filters, channels = weight.shape[:2]
+    kernels = weight.reshape(filters, channels, 9).swapaxes(0, 1).reshape(-1, 9)
+    points = np.dot(KERNEL, kernels.T).reshape(POINTS, channels, filters)
+    _convolve(x, points, y, _group(x))
+
+
+def input_gradient(grad: Array, weight: Array, x_grad: Array) -> None:
+    """Write the gradient with respect to the input (N, C, S, S) into `x_grad`.
+
+    It is the convolution of `grad` (N, K, S, S) with the turned kernels of weight (K, C, 3, 3),
+    their channels and filters exchanged.
+    """
+    filters, channels = weight.shape[:2]
+    turned = np.ascontiguousarray(KERNEL[:, ::-1])
+    points = np.dot(turned, weight.reshape(-1, 9).T).reshape(POINTS, filters, channels)
+    _convolve(grad, points, x_grad, _group(grad))
+
+
+def weight_gradient(x: Array, grad: Array, weight_grad: Array) -> None:
+    """Write the gradient with respect to the weight (K, C, 3, 3) into `weight_grad`.
+
+    From the input x (N, C, S, S) and the gradient `grad` (N, K, S, S) of the output.
+    """
+    filters, channels = grad.shape[1], x.shape[1]
+    points = np.zeros((POINTS, filters, channels), np.float32)
+    _correlate(x, grad, points, _group(x))
+    np.dot(points.reshape(POINTS, -1).T, KERNEL, weight_grad.reshape(-1, 9))
+
+
+def _group(x: Array) -> int:
+    """How many images go through together."""
+    tiles = (-(-x.shape[2] // TILE)) ** 2
+    return int(min(len(x), max(1, COLUMNS // tiles)))
+
+
+@_compiled
+def _convolve(x, points, y, group):  # type: ignore[no-untyped-def]
+    """Convolve x (N, C, S, S) with kernels given by `points` (36, C, K) into y (N, K, S, S)."""
+    count, channels, size, _ = x.shape
+    filters = points.shape[2]
+    axis = (size + 3) // 4
+    tiles = axis**2
+    inputs = np.empty((POINTS, group * tiles * channels + PADDING), np.float32)
+    products = np.empty((POINTS, group * tiles * filters + PADDING), np.float32)
+    padded = np.zeros((4 * axis + 2, 4 * axis + 2, channels), np.float32)
+    strip = np.empty((6, (4 * axis + 2) * channels), np.float32)
+    halves = np.empty((4, 6, axis), np.float32)
+    for start in range(0, count, group):
+        images = min(group, count - start)
+        columns = images * tiles
+        for image in range(images):
+            _channels_last(x[start + image], padded, 1)
+            _inputs_to_points(padded, inputs, image * tiles, strip)
+        for point in range(POINTS):
+            np.dot(
+                points[point].T,
+                inputs[point, : columns * channels].reshape(columns, channels).T,
+                products[point, : columns * filters].reshape(filters, columns),
+            )
+        for image in range(images):
+            _from_points(products, y[start + image], image * tiles, columns, halves)
+
+
+@_compiled
+def _correlate(x, grad, points, group):  # type: ignore[no-untyped-def]
+    """Add the gradient of the kernels at their points, (36, K, C), to `points`."""
+    count, channels, size, _ = x.shape
+    filters = grad.shape[1]
+    axis = (size + 3) // 4
+    tiles = axis**2
+    inputs = np.empty((POINTS, group * tiles * channels + PADDING), np.float32)
+    outputs = np.empty((POINTS, group * tiles * filters + PADDING), np.float32)
+    padded = np.zeros((4 * axis + 2, 4 * axis + 2, channels), np.float32)
+    padded_grad = np.zeros((4 * axis, 4 * axis, filters), np.float32)
+    strip = np.empty((6, (4 * axis + 2) * max(channels, filters)), np.float32)
+    product = np.empty((filters, channels), np.float32)
+    for start in range(0, count, group):
+        images = min(group, count - start)
+        columns = images * tiles
+        for image in range(images):
+            _channels_last(x[start + image], padded, 1)
+            _inputs_to_points(padded, inputs, image * tiles, strip)
+            _channels_last(grad[start + image], padded_grad, 0)
+            _outputs_to_points(padded_grad, outputs, image * tiles, strip)
+        for point in range(POINTS):
+            np.dot(
+                outputs[point, : columns * filters].reshape(columns, filters).T,
+                inputs[point, : columns * channels].reshape(columns, channels),
+                product,
+            )
+            points[point] += product
+
+
+@_compiled
+def _channels_last(x, padded, margin):  # type: ignore[no-untyped-def]
+    """Copy x (C, S, S) into `padded` (at least S, at least S, C), `margin` from its border."""
+    channels, size, _ = x.shape
+    for row in range(size):
+        for channel in range(channels):
+            line = x[channel, row]
+            for column in range(size):
+                padded[row + margin, column + margin, channel] = line[column]
+
+
+@njit(inline="always")
+def _six_from_six(d0, d1, d2, d3, d4, d5):  # type: ignore[no-untyped-def]
+    """B'd for a column d of a tile."""
+    even, odd = d4 - 4 * d2, d3 - 4 * d1
+    even2, odd2 = d4 - d2, 2 * (d3 - d1)
+    return (
+        4 * d0 - 5 * d2 + d4,
+        even + odd,
+        even - odd,
+        even2 + odd2,
+        even2 - odd2,
+        4 * d1 - 5 * d3 + d5,
+    )
+
+
+@njit(inline="always")
+def _six_from_four(y0, y1, y2, y3):  # type: ignore[no-untyped-def]
+    """Ay for a column y of a tile."""
+    even, odd = y0 + y2, y1 + y3
+    even2, odd2 = y0 + 4 * y2, 2 * y1 + 8 * y3
+    return y0, even + odd, even - odd, even2 + odd2, even2 - odd2, y3
+
+
+@njit(inline="always")
+def _four_from_six(m0, m1, m2, m3, m4, m5):  # type: ignore[no-untyped-def]
+    """A'm for a column m of products."""
+    total, difference = m1 + m2, m1 - m2
+    total2, difference2 = m3 + m4, m3 - m4
+    return (
+        m0 + total + total2,
+        difference + 2 * difference2,
+        total + 4 * total2,
+        difference + 8 * difference2 + m5,
+    )
+
+
+@_compiled
+def _inputs_to_points(padded, points, first, strip):  # type: ignore[no-untyped-def]
+    """The paper's B'dB of each 6×6 tile d of `padded`, written to `points` from tile `first` on."""
+    width, channels = padded.shape[1:]
+    axis, length = width // 4, width * channels
+    s0, s1, s2, s3, s4, s5 = strip[0], strip[1], strip[2], strip[3], strip[4], strip[5]
+    for tile_row in range(axis):
+        top = 4 * tile_row
+        d0, d1 = padded[top].reshape(length), padded[top + 1].reshape(length)
+        d2, d3 = padded[top + 2].reshape(length), padded[top + 3].reshape(length)
+        d4, d5 = padded[top + 4].reshape(length), padded[top + 5].reshape(length)
+        for i in range(length):
+            s0[i], s1[i], s2[i], s3[i], s4[i], s5[i] = _six_from_six(
+                d0[i], d1[i], d2[i], d3[i], d4[i], d5[i]
+            )
+        for row in range(6):
+            for tile in range(axis):
+                d = strip[row, 4 * tile * channels : (4 * tile + 6) * channels]
+                start = (first + tile_row * axis + tile) * channels
+                stop = start + channels
+                p0, p1 = points[6 * row, start:stop], points[6 * row + 1, start:stop]
+                p2, p3 = points[6 * row + 2, start:stop], points[6 * row + 3, start:stop]
+                p4, p5 = points[6 * row + 4, start:stop], points[6 * row + 5, start:stop]
+                for i in range(channels):
+                    p0[i], p1[i], p2[i], p3[i], p4[i], p5[i] = _six_from_six(
+                        d[i],
+                        d[channels + i],
+                        d[2 * channels + i],
+                        d[3 * channels + i],
+                        d[4 * channels + i],
+                        d[5 * channels + i],
+                    )
+
+
+@_compiled
+def _outputs_to_points(padded, points, first, strip):  # type: ignore[no-untyped-def]
+    """AyA' of each 4×4 tile y of `padded`: the transpose of what `_from_points` does."""
+    width, filters = padded.shape[1:]
+    axis, length = width // 4, width * filters
+    s0, s1, s2, s3, s4, s5 = strip[0], strip[1], strip[2], strip[3], strip[4], strip[5]
+    for tile_row in range(axis):
+        top = 4 * tile_row
+        y0, y1 = padded[top].reshape(length), padded[top + 1].reshape(length)
+        y2, y3 = padded[top + 2].reshape(length), padded[top + 3].reshape(length)
+        for i in range(length):
+            s0[i], s1[i], s2[i], s3[i], s4[i], s5[i] = _six_from_four(y0[i], y1[i], y2[i], y3[i])
+        for row in range(6):
+            for tile in range(axis):
+                y = strip[row, 4 * tile * filters : (4 * tile + 4) * filters]
+                start = (first + tile_row * axis + tile) * filters
+                stop = start + filters
+                p0, p1 = points[6 * row, start:stop], points[6 * row + 1, start:stop]
+                p2, p3 = points[6 * row + 2, start:stop], points[6 * row + 3, start:stop]
+                p4, p5 = points[6 * row + 4, start:stop], points[6 * row + 5, start:stop]
+                for i in range(filters):
+                    p0[i], p1[i], p2[i], p3[i], p4[i], p5[i] = _six_from_four(
+                        y[i], y[filters + i], y[2 * filters + i], y[3 * filters + i]
+                    )
+
+
+@_compiled
+def _from_points(points, y, offset, columns, halves):  # type: ignore[no-untyped-def]
+    """The paper's A'mA of the products m at the points of each tile, written to y (K, S, S)."""
+    filters, size, _ = y.shape
+    axis = (size + 3) // 4
+    line = np.empty(4 * axis, np.float32)
+    for channel in range(filters):
+        for tile_row in range(axis):
+            start = channel * columns + offset + tile_row * axis
+            stop = start + axis
+            for column in range(6):
+                m0, m1 = points[column, start:stop], points[6 + column, start:stop]
+                m2, m3 = points[12 + column, start:stop], points[18 + column, start:stop]
+                m4, m5 = points[24 + column, start:stop], points[30 + column, start:stop]
+                h0, h1 = halves[0, column], halves[1, column]
+                h2, h3 = halves[2, column], halves[3, column]
+                for i in range(axis):
+                    h0[i], h1[i], h2[i], h3[i] = _four_from_six(
+                        m0[i], m1[i], m2[i], m3[i], m4[i], m5[i]
+                    )
+            for row in range(min(4, size - 4 * tile_row)):
+                m0, m1, m2 = halves[row, 0], halves[row, 1], halves[row, 2]
+                m3, m4, m5 = halves[row, 3], halves[row, 4], halves[row, 5]
+                for i in range(axis):
+                    line[4 * i], line[4 * i + 1], line[4 * i + 2], line[4 * i + 3] = _four_from_six(
+                        m0[i], m1[i], m2[i], m3[i], m4[i], m5[i]
+                    )
+                target = y[channel, 4 * tile_row + row]
+                for i in range(size):
+                    target[i] = line[i]

@@ -1,0 +1,174 @@
+"""One training: the network, its optimizer and its averaged weights, epoch by epoch."""
+
+import copy
+import math
+import sys
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from stages.network.inputs import normalise, resize
+from stages.network.resnet import ResNet, statistics_of, weights_of
+from stages.parameters.train import TrainParameters
+from stages.running.errors import PipelineError
+from stages.training.batches import Augmentation, Batch, epoch_batches
+from stages.training.schedule import image_size, learning_rate
+from stages.training.workers import average_over_workers, total, worker_count, worker_rank
+
+CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the device
+
+
+class Trainer:
+    """The state of a training: network, optimizer and averaged weights."""
+
+    def __init__(
+        self,
+        params: TrainParameters,
+        network: ResNet,
+        mean: NDArray[np.float32],
+        std: NDArray[np.float32],
+        images: int,
+    ) -> None:
+        self.params = params
+        self.network = network
+        self.mean, self.std = mean, std
+        self.steps = images // params.batch_size
+        self.optimizer = make_optimizer(network, params)
+        self.averaged = copy.deepcopy(network) if params.ema_decay else None
+        # On CPU cores the workers average their gradients themselves: see run_step.
+        self.parallel = worker_count() > 1 and paddle.get_device() != "cpu"
+        self.forward = paddle.DataParallel(network) if self.parallel else network
+        self.mixed_precision = params.mixed_precision and paddle.get_device() != "cpu"
+        self.scaler = paddle.amp.GradScaler(enable=self.mixed_precision)
+
+    def run_epoch(
+        self, epoch: int, images: NDArray[np.uint8], labels: NDArray[np.int64]
+    ) -> dict[str, float]:
+        """Train on each batch of the epoch once; return the epoch's row of the history."""
+        params = self.params
+        augmentation = Augmentation(params.crop_padding, params.flip, params.mixup, params.cutmix)
+        batches = epoch_batches(
+            images,
+            labels,
+            params.batch_size,
+            augmentation,
+            params.seed,
+            epoch,
+            worker_rank(),
+            worker_count(),
+        )
+        size = image_size(
+            epoch, params.epochs, params.progressive_sizes, params.progressive_fraction
+        )
+        self.network.train()
+        loss_sum, correct = paddle.zeros([]), paddle.zeros([], dtype="int64")
+        visible = worker_rank() == 0 and sys.stderr.isatty()
+        label = f"epoch {epoch + 1}/{params.epochs}"
+        with tqdm(
+            total=self.steps * params.batch_size,
+            desc=label,
+            unit=" images",
+            disable=not visible,
+            leave=False,
+        ) as bar:
+            for step, batch in enumerate(batches):
+                rate = self.learning_rate(epoch * self.steps + step)
+                loss, hits = self.run_step(batch, size, rate)
+                loss_sum, correct = loss_sum + loss, correct + hits
+                bar.update(params.batch_size)
+                if step % CHECK_EVERY == 0 or step == self.steps - 1:
+                    mean_loss = float(loss_sum) / (step + 1)
+                    if not math.isfinite(mean_loss):
+                        raise PipelineError(
+                            f"the mean loss is {mean_loss} in epoch {epoch + 1}, step {step + 1}, "
+                            f"at lr {rate:.3g}; try a smaller lr or a longer warmup"
+                        )
+                    top1 = float(correct) / ((step + 1) * len(batch.labels))
+                    bar.set_postfix_str(f"loss {mean_loss:.3f}, top-1 {top1:.1%}")
+        average_over_workers(statistics_of(self.network))
+        if self.averaged is not None:
+            copy_tensors(statistics_of(self.network), statistics_of(self.averaged))
+        losses, hits_sum = total([float(loss_sum), float(correct)])
+        return {
+            "epoch": epoch + 1,
+            "lr": rate,
+            "image_size": size,
+            "train_loss": losses / (self.steps * worker_count()),
+            "train_top1": hits_sum / (self.steps * params.batch_size),
+        }
+
+    def run_step(self, batch: Batch, size: int, rate: float) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """Update the weights once; return the loss and the number of right answers."""
+        images = resize(normalise(paddle.to_tensor(batch.images), self.mean, self.std), size)
+        labels = paddle.to_tensor(batch.labels)
+        with paddle.amp.auto_cast(enable=self.mixed_precision):
+            logits = self.forward(images)
+            loss = self.loss(logits, labels)
+            if batch.weight < 1:
+                mixed = self.loss(logits, paddle.to_tensor(batch.mixed_labels))
+                loss = batch.weight * loss + (1 - batch.weight) * mixed
+        self.optimizer.set_lr(rate)
+        self.scaler.scale(loss).backward()
+        if not self.parallel:
+            average_over_workers([weight.grad for weight in weights_of(self.network)])
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.clear_grad()
+        self.update_average()
+        return loss.detach(), (logits.detach().argmax(1) == labels).sum()
+
+    def loss(self, logits: paddle.Tensor, labels: paddle.Tensor) -> paddle.Tensor:
+        """Mean cross-entropy of (N, classes) logits and (N,) labels, with label smoothing."""
+        return F.cross_entropy(
+            logits.astype("float32"), labels, label_smoothing=self.params.label_smoothing
+        )
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of the step with this number, counted over all epochs."""
+        params = self.params
+        return learning_rate(
+            step / (params.epochs * self.steps),
+            params.lr,
+            params.schedule,
+            params.warmup,
+            params.lr_steps,
+            params.lr_gamma,
+        )
+
+    def update_average(self) -> None:
+        """Move the averaged weights, if there are any, towards the current ones."""
+        if self.averaged is None:
+            return
+        decay = self.params.ema_decay
+        with paddle.no_grad():
+            pairs = zip(weights_of(self.averaged), weights_of(self.network), strict=True)
+            for average, current in pairs:
+                average.set_value(decay * average + (1 - decay) * current)
+
+    def result(self) -> ResNet:
+        """The network to validate and to save: the averaged one if there is one."""
+        return self.network if self.averaged is None else self.averaged
+
+
+def make_optimizer(network: ResNet, params: TrainParameters) -> paddle.optimizer.Momentum:
+    """SGD with momentum; weight decay on convolution and linear weights only."""
+    weights = [p for p in weights_of(network) if p.ndim > 1]
+    others = [p for p in weights_of(network) if p.ndim <= 1]
+    return paddle.optimizer.Momentum(
+        params.lr,
+        params.momentum,
+        parameters=[
+            {"params": weights, "weight_decay": params.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        use_nesterov=params.nesterov,
+    )
+
+
+def copy_tensors(sources: list[paddle.Tensor], targets: list[paddle.Tensor]) -> None:
+    """Give each target the value of its source."""
+    for source, target in zip(sources, targets, strict=True):
+        target.set_value(source)
