@@ -70,8 +70,8 @@ check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agre
 lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into the lock files
 	uv pip compile $(COMPILE) pyproject.toml --output-file requirements.txt
 	uv pip compile $(COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
-	uv pip compile $(COMPILE) --constraint requirements.txt --extra-index-url $(TORCH_INDEX) \
-	  --index-strategy unsafe-best-match benchmarks/requirements.in \
+	uv pip compile $(COMPILE) --constraint requirements.txt --index-strategy unsafe-best-match \
+	  $(addprefix --extra-index-url ,$(TORCH_INDEX)) benchmarks/requirements.in \
 	  --output-file benchmarks/requirements.txt
 
 clean:  ## delete the environments and the demo

@@ -15,8 +15,8 @@ from stages.parameters.loading import load
 def main() -> None:
     """Time what the stage evaluate calls, with the params of params.yaml.
 
-    Each call starts its processes anew. So two calls are timed, of which the second gives every
-    core `steps` batches more, and the difference is counted.
+    The start of its processes counts; each core gets `steps` batches. There is no warm-up, as the
+    processes of one call end with it.
     """
     options = runner_options(__doc__).parse_args()
     cpu.prepare(threads=1)
@@ -26,31 +26,18 @@ def main() -> None:
     from stages.network.storage import save_description, save_weights
 
     params = load(EvaluateParameters)
-    round_of_batches = params.eval_batch_size * len(cpu.available_cores())
-    few = options.warmup * round_of_batches
-    more = options.steps * round_of_batches
-    images, _ = random_images(few + more)
+    batch, flip = params.eval_batch_size, params.eval_flip
+    images, _ = random_images(options.steps * batch * len(cpu.available_cores()))
     half, classes = np.full(3, 0.5, np.float32), {"fine": list(range(CLASSES))}
     config = ResNetConfig(*options.network)
     with tempfile.TemporaryDirectory() as folder:
         weights, description = Path(folder) / "model.safetensors", Path(folder) / "model.json"
         save_weights(weights, build_resnet(config, seed=0))
         save_description(description, config, half, half, classes)
-
-        def seconds(count: int) -> float:
-            started = time.perf_counter()
-            predict_logits(
-                weights,
-                description,
-                images[:count],
-                params.eval_batch_size,
-                params.eval_flip,
-                "cpu",
-            )
-            return time.perf_counter() - started
-
-        seconds_of_few = seconds(few)
-        report(images_per_second=more / (seconds(few + more) - seconds_of_few))
+        started = time.perf_counter()
+        predict_logits(weights, description, images, batch, flip, "cpu")
+        seconds = time.perf_counter() - started
+    report(images_per_second=len(images) / seconds)
 
 
 if __name__ == "__main__":
