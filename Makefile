@@ -4,6 +4,7 @@ PYTHON ?= python3
 PADDLE ?= cpu
 
 VENV := .venv
+BENCH := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # The demo trains a small network on drawn images.
@@ -15,16 +16,19 @@ DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 bat
 PADDLE_VERSION := 3.3.1
 PADDLE_GPU_INDEX ?= https://www.paddlepaddle.org.cn/packages/stable/cu126/
 
+# PyTorch without GPU libraries, which only the benchmarks use; PyPI has it for macOS alone.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
 # One version of each package for all supported versions of Python and all systems, with hashes.
 COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy fewest --python-version 3.10
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo test test-all lint format check-lock lock clean
+.PHONY: help setup repro demo test test-all lint format bench time-to-accuracy check-lock lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 18
 
 setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu: the GPU build)
 
@@ -54,15 +58,24 @@ format: $(VENV)/ready-dev  ## mend what ruff can mend
 	ruff check --fix .
 	ruff format .
 
+bench: $(VENV)/ready $(BENCH)/ready  ## measure the speed beside stock Paddle's and PyTorch's, in half an hour
+	python -m benchmarks.throughput
+
+time-to-accuracy: $(VENV)/ready $(BENCH)/ready  ## train the default recipe, and a PyTorch one for the same time
+	python -m benchmarks.time_to_accuracy
+
 check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
 	@python -m tests.check_lock
 
 lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into the lock files
 	uv pip compile $(COMPILE) pyproject.toml --output-file requirements.txt
 	uv pip compile $(COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
+	uv pip compile $(COMPILE) --constraint requirements.txt --index-strategy unsafe-best-match \
+	  $(addprefix --extra-index-url ,$(TORCH_INDEX)) benchmarks/requirements.in \
+	  --output-file benchmarks/requirements.txt
 
-clean:  ## delete .venv and the demo
-	rm -rf $(VENV) $(DEMO)
+clean:  ## delete the environments and the demo
+	rm -rf $(VENV) $(BENCH) $(DEMO)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
@@ -76,6 +89,12 @@ $(VENV)/ready: requirements.txt | $(VENV)/bin/python
 
 $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
 	$(PIP) install --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(BENCH)/ready: benchmarks/requirements.txt | $(VENV)/bin/python
+	python -m venv $(BENCH)
+	$(BENCH)/bin/$(PIP) install --require-hashes $(addprefix --extra-index-url ,$(TORCH_INDEX)) \
+	  -r benchmarks/requirements.txt
 	@touch $@
 
 $(VENV)/ready-cpu: $(VENV)/ready

@@ -1,0 +1,146 @@
+"""Trains the PyTorch peer for a given time: the second half of benchmarks/time_to_accuracy.py."""
+
+import argparse
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from benchmarks.peer_recipe import (
+    BATCH_SIZE,
+    MEAN,
+    MOMENTUM,
+    STD,
+    WEIGHT_DECAY,
+    augment,
+    learning_rate,
+)
+from benchmarks.torch_resnet import torch_resnet
+from stages.hardware import cpu
+
+PACE_STEPS, PACE_WARMUP = 20, 5  # to measure how many steps fit
+LAYOUT = torch.channels_last  # the faster of PyTorch's two
+
+Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 3, 32, 32) and labels (N,)
+
+
+class Training:
+    """The network and its optimizer."""
+
+    def __init__(self, depth: int, width: int) -> None:
+        torch.manual_seed(0)
+        self.network = torch_resnet(depth, width).to(memory_format=LAYOUT)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=0.0,
+            momentum=MOMENTUM,
+            nesterov=True,
+            weight_decay=WEIGHT_DECAY,
+        )
+
+    def inputs(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """uint8 images (N, 3, 32, 32) to normalised float32."""
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
+        return ((torch.from_numpy(images) / 255 - mean) / std).contiguous(memory_format=LAYOUT)
+
+    def step(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], rate: float
+    ) -> torch.Tensor:
+        """Update the weights once; return the loss."""
+        self.optimizer.param_groups[0]["lr"] = rate
+        loss = F.cross_entropy(self.network(self.inputs(images)), torch.from_numpy(labels))
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def top1(self, split: Split) -> float:
+        """The share of images whose class is found."""
+        images, labels = split
+        self.network.eval()
+        with torch.no_grad():
+            hits = [
+                self.network(self.inputs(images[start : start + 250])).argmax(1).numpy()
+                == labels[start : start + 250]
+                for start in range(0, len(images), 250)
+            ]
+        self.network.train()
+        return float(np.concatenate(hits).mean())
+
+
+def main() -> None:
+    """Write epoch, minutes, split and top1: validation after each epoch, test after the last."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="with train, val and test .npz")
+    parser.add_argument("--seconds", type=float, required=True, help="of training")
+    parser.add_argument("--depth", type=int, required=True)
+    parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="a CSV file")
+    options = parser.parse_args()
+    torch.set_num_threads(len(cpu.available_cores()))
+    splits = {name: load(options.data / f"{name}.npz") for name in ("train", "val", "test")}
+    pace = seconds_per_step(options.depth, options.width, splits["train"])
+    steps = max(1, int(options.seconds / pace))
+    lines = ["epoch,minutes,split,top1"]
+    for epoch, seconds, split, top1 in train(options, splits, steps):
+        lines.append(f"{epoch:.2f},{seconds / 60:.4f},{split},{top1:.4f}")
+    options.output.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def load(path: Path) -> Split:
+    """Images and fine labels of a split that the stage preprocess wrote."""
+    with np.load(path, allow_pickle=False) as stored:
+        return stored["images"], stored["fine"]
+
+
+def seconds_per_step(depth: int, width: int, train: Split) -> float:
+    """How long a step takes, augmentation included, on a network that is then thrown away."""
+    images, labels = train[0][:BATCH_SIZE], train[1][:BATCH_SIZE]
+    training, rng = Training(depth, width), np.random.default_rng(0)
+    for step in range(PACE_WARMUP + PACE_STEPS):
+        if step == PACE_WARMUP:
+            started = time.perf_counter()
+        training.step(augment(images, rng), labels, rate=1e-3)
+    return (time.perf_counter() - started) / PACE_STEPS
+
+
+def train(
+    options: argparse.Namespace, splits: dict[str, Split], steps: int
+) -> list[tuple[float, float, str, float]]:
+    """Train for `steps` steps or `options.seconds`, whichever ends first; one row per score."""
+    images, labels = splits["train"]
+    training, rng = Training(options.depth, options.width), np.random.default_rng(0)
+    per_epoch = len(images) // BATCH_SIZE
+    print(f"peer: {steps} steps, {steps / per_epoch:.1f} epochs", flush=True)
+    rows: list[tuple[float, float, str, float]] = []
+    seconds = 0.0  # of training alone
+    step = 0
+    while step < steps and seconds < options.seconds:
+        started = time.perf_counter()
+        order = rng.permutation(len(images))
+        for batch in np.split(order[: per_epoch * BATCH_SIZE], per_epoch):
+            rate = learning_rate(step, steps, warmup=per_epoch)
+            loss = training.step(augment(images[batch], rng), labels[batch], rate)
+            step += 1
+            if step == steps or seconds + time.perf_counter() - started >= options.seconds:
+                break
+        seconds += time.perf_counter() - started
+        top1 = training.top1(splits["val"])
+        rows.append((step / per_epoch, seconds, "val", top1))
+        print(
+            f"epoch {step / per_epoch:5.2f}/{steps / per_epoch:.2f}  lr {rate:.4f}  "
+            f"last loss {float(loss):.3f}  val top-1 {top1:6.2%}  {seconds / 60:5.1f} min",
+            flush=True,
+        )
+    if step < steps:
+        print(f"peer: the time was over after {step} steps of {steps}; was the machine busy?")
+    rows.append((step / per_epoch, seconds, "test", training.top1(splits["test"])))
+    print(f"test top-1 {rows[-1][-1]:.2%}", flush=True)
+    return rows
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Accuracy over time of the default recipe and of a PyTorch recipe: `make time-to-accuracy`.
+
+Trains with params.yaml, then the peer for the same time on the same cores, and writes
+benchmarks/time_to_accuracy.csv and .png; README.md beside this file says what is compared.
+"""
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from benchmarks.runner import BLOCKS_PER_GROUP
+from benchmarks.workspace import copy_pipeline, lines_of, set_params
+from stages.dataset.splits import load_split, save_split
+from stages.figures.style import BLUE, ORANGE, RULES, new_figure, save_figure
+from stages.parameters.loading import load
+from stages.parameters.train import TrainParameters
+from stages.running.entry import run_stage
+from stages.running.errors import PipelineError
+from stages.running.outputs import write_text
+
+OUTPUT = Path("benchmarks")
+PROCESSED = Path("data/processed")
+TORCH_PYTHON = Path(".venv-bench/bin/python")
+SPLITS = ("train", "val", "test")
+QUICK_IMAGES = 1280  # of each split
+
+
+def main() -> None:
+    """Train both, one after the other; write the table and the plot."""
+    options = parse_options()
+    if not TORCH_PYTHON.is_file():
+        raise PipelineError(f"{TORCH_PYTHON}: not found; `make time-to-accuracy` creates it")
+    params = load(TrainParameters)
+    if params.depth not in BLOCKS_PER_GROUP:
+        known = ", ".join(map(str, BLOCKS_PER_GROUP))
+        raise PipelineError(f"params.yaml: depth: the peer has the depths {known} only")
+    with tempfile.TemporaryDirectory() as folder:
+        workspace = Path(folder)
+        prepare(workspace, options.quick)
+        project = train_project(workspace)
+        seconds = json.loads((workspace / "reports/timing.json").read_text())["train_seconds"]
+        peer = train_peer(workspace, params, seconds)
+    table = pd.concat([project.assign(runner="project"), peer.assign(runner="pytorch-cifar100")])
+    table = table[["runner", "epoch", "minutes", "split", "top1"]]
+    print(table.to_string(index=False))
+    if options.output:
+        csv = table.to_csv(index=False, lineterminator="\n", float_format="%.4f")
+        write_text(options.output / "time_to_accuracy.csv", csv)
+        save_figure(plot(table), options.output / "time_to_accuracy.png", dpi=110)
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line; with `--quick` nothing is written unless `--output` is given."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.time_to_accuracy", description=__doc__
+    )
+    parser.add_argument("--output", type=Path, help=f"a folder; default: {OUTPUT}")
+    parser.add_argument(
+        "--quick", action="store_true", help="two epochs of few images, to try it out"
+    )
+    options = parser.parse_args()
+    if not options.quick and options.output is None:
+        options.output = OUTPUT
+    return options
+
+
+def prepare(workspace: Path, quick: bool) -> None:
+    """Copy the pipeline to `workspace` and give it the processed data, or with `quick` a part."""
+    copy_pipeline(workspace)
+    target = workspace / PROCESSED
+    target.mkdir(parents=True)
+    for name in SPLITS:
+        samples = load_split(PROCESSED / f"{name}.npz")
+        if quick:
+            rows = np.linspace(0, len(samples) - 1, min(QUICK_IMAGES, len(samples))).astype(int)
+            samples = samples.take(rows)
+        save_split(target / f"{name}.npz", samples)
+    (target / "classes.json").write_bytes((PROCESSED / "classes.json").read_bytes())
+    if quick:
+        set_params(workspace, epochs=2)
+
+
+def train_project(workspace: Path) -> pd.DataFrame:
+    """Run the stages train and evaluate; return epoch, minutes, split and top1.
+
+    The minutes are those of the stage's own clock, on which validation counts: the last epoch ends
+    at the `train_seconds` of timing.json, and the others as much earlier as their lines appeared.
+    """
+    ends = [
+        time.perf_counter()
+        for line in lines_of([sys.executable, "-m", "stages.train"], workspace)
+        if re.match(r"epoch +\d+/\d+ ", line)
+    ]
+    list(lines_of([sys.executable, "-m", "stages.evaluate"], workspace))
+    history = pd.read_csv(workspace / "reports/history.csv")
+    timing = json.loads((workspace / "reports/timing.json").read_text())
+    metrics = json.loads((workspace / "reports/metrics.json").read_text())
+    minutes = (timing["train_seconds"] - ends[-1] + np.array(ends)) / 60
+    val = pd.DataFrame({"epoch": history["epoch"], "minutes": minutes, "top1": history["val_top1"]})
+    test = val.tail(1).assign(split="test", top1=metrics["top1"])
+    return pd.concat([val.assign(split="val"), test])
+
+
+def train_peer(workspace: Path, params: TrainParameters, seconds: float) -> pd.DataFrame:
+    """Train the peer for `seconds`; return epoch, minutes, split and top1."""
+    output = workspace / "peer.csv"
+    command = [str(TORCH_PYTHON), "-m", "benchmarks.run_peer"]
+    command += [f"--data={workspace / PROCESSED}", f"--seconds={seconds}", f"--output={output}"]
+    list(lines_of([*command, f"--depth={params.depth}", f"--width={params.width}"]))
+    return pd.read_csv(output)
+
+
+@matplotlib.rc_context(RULES)
+def plot(table: pd.DataFrame) -> Figure:
+    """Validation top-1 over the minutes as a line, and a star for the test split at the end."""
+    figure = new_figure(7, 4.2)
+    axes = figure.subplots()
+    names = {"project": "this project", "pytorch-cifar100": "PyTorch, pytorch-cifar100's recipe"}
+    for (runner, name), color in zip(names.items(), (BLUE, ORANGE), strict=True):
+        rows = table[table["runner"] == runner]
+        val, test = rows[rows["split"] == "val"], rows[rows["split"] == "test"]
+        label = f"{name}: {test['top1'].iloc[-1]:.1%} on the test images"
+        axes.plot(val["minutes"], val["top1"], color=color, marker="o", markersize=3.5, label=label)
+        axes.plot(test["minutes"], test["top1"], color=color, marker="*", markersize=13)
+    axes.set_title("Top-1 accuracy over the time of training")
+    axes.set_xlabel("minutes (lines: validation images, stars: test images)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+    axes.legend(loc="lower right")
+    return figure
+
+
+if __name__ == "__main__":
+    run_stage("time-to-accuracy", main)

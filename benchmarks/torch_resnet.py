@@ -1,0 +1,53 @@
+"""The project's ResNet as PyTorch users write it: the blocks of torchvision, the CIFAR stem."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from benchmarks.runner import BLOCKS_PER_GROUP, CLASSES
+
+
+class Block(nn.Module):
+    """Two 3×3 convolutions and a shortcut: (N, C, H, W) to (N, K, H/stride, W/stride)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.downsample = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False),
+                nn.BatchNorm2d(channels),
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the residual to the shortcut."""
+        identity = x if self.downsample is None else self.downsample(x)
+        x = F.relu(self.norm1(self.conv1(x)), inplace=True)
+        return F.relu(self.norm2(self.conv2(x)) + identity, inplace=True)
+
+
+def torch_resnet(depth: int, width: int) -> nn.Module:
+    """Images (N, 3, H, W) to logits (N, 100)."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(3, width, 3, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
+    channels = width
+    for group, blocks in enumerate(BLOCKS_PER_GROUP[depth]):
+        for index in range(blocks):
+            stride = 2 if group > 0 and index == 0 else 1
+            layers.append(Block(channels, width * 2**group, stride))
+            channels = width * 2**group
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES)
+    )
+
+
+def parameter_count(network: nn.Module) -> int:
+    """The number of trained values."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,72 @@
+"""Runs commands without tuning from outside, and stages in a copy of the workspace."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stages.parameters.loading import read_mapping
+from stages.running.errors import PipelineError
+
+# Settings of BLAS, threads, allocator and frameworks that would not be those "as installed".
+TUNING = (
+    "MKL_",
+    "OMP_",
+    "KMP_",
+    "MALLOC_",
+    "GLIBC_TUNABLES",
+    "FLAGS_",
+    "DNNL_",
+    "ONEDNN_",
+    "LD_PRELOAD",
+)
+
+
+def untuned_environment() -> dict[str, str]:
+    """The variables of this process without those that tune computation."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(TUNING)}
+
+
+def run(command: list[str], folder: Path = Path()) -> str:
+    """Run `command` in `folder`; return what it printed. `PipelineError` if it fails."""
+    done = subprocess.run(
+        command, cwd=folder, env=untuned_environment(), capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise PipelineError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}".rstrip())
+    return done.stdout
+
+
+def lines_of(command: list[str], folder: Path = Path()) -> Iterator[str]:
+    """Run `command` in `folder`; print each line when it appears, and yield it."""
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env=untuned_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        for line in process.stdout or ():
+            print(line, end="", flush=True)
+            yield line
+    if process.returncode:
+        raise PipelineError(f"{' '.join(command)} failed; its reason stands above")
+
+
+def copy_pipeline(target: Path) -> None:
+    """Copy the code and the params of the pipeline from the current folder to `target`."""
+    shutil.copytree("stages", target / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(name, target)
+
+
+def set_params(workspace: Path, **values: Any) -> None:
+    """Change values in the params.yaml of `workspace`."""
+    path = workspace / "params.yaml"
+    content = read_mapping(path) | values
+    path.write_text(yaml.safe_dump(content), encoding="utf-8")

@@ -1,0 +1,220 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import paddle
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+
+from benchmarks import peer_recipe, throughput, time_to_accuracy
+from benchmarks.runner import depth_and_width
+from benchmarks.stock_resnet import stock_resnet
+from stages.network.resnet import ResNet, ResNetConfig, weights_of
+from tests.conftest import ROOT
+
+TORCH_PYTHON = ROOT / throughput.TORCH_PYTHON
+needs_torch = pytest.mark.skipif(not TORCH_PYTHON.is_file(), reason="`make bench` installs torch")
+
+# Loads weights in the order of the layers and computes logits, from one .npz file to another.
+TORCH_LOGITS = """
+import sys
+import numpy as np
+import torch
+from benchmarks.torch_resnet import torch_resnet
+
+given = np.load(sys.argv[1])
+network = torch_resnet(int(given["depth"]), int(given["width"])).eval()
+state = [t for name, t in network.state_dict().items() if "num_batches" not in name]
+arrays = [given[f"weight{i}"] for i in range(len(state))]
+assert f"weight{len(state)}" not in given
+for tensor, array in zip(state, arrays):
+    tensor.copy_(torch.from_numpy(array if tensor.shape == array.shape else array.T))
+with torch.no_grad():
+    np.save(sys.argv[2], network(torch.from_numpy(given["images"])).numpy())
+"""
+
+
+def project_network(depth: int, width: int) -> ResNet:
+    """With batch-norm statistics as after some training, in evaluation mode."""
+    paddle.seed(0)
+    network = ResNet(ResNetConfig(depth, width))
+    for name, tensor in network.state_dict().items():
+        if name.endswith(("_mean", "_variance")):
+            tensor.set_value(paddle.rand(tensor.shape) + 0.5)
+    network.eval()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("resnet20-w16", 278_324), ("resnet18-w32", 2_820_740), ("resnet18-w64", 11_220_132)],
+)
+def test_stock_network_has_the_parameters_of_the_projects(name, parameters):
+    depth, width = depth_and_width(name)
+    assert name in throughput.STEPS
+    for network in (ResNet(ResNetConfig(depth, width)), stock_resnet(depth, width)):
+        assert sum(int(np.prod(p.shape)) for p in weights_of(network)) == parameters
+
+
+@pytest.mark.parametrize("depth", [18, 20])
+def test_stock_network_computes_what_the_projects_does(depth):
+    network, stock = project_network(depth, 4), stock_resnet(depth, 4)
+    tensors = zip(network.state_dict().values(), stock.state_dict().values(), strict=True)
+    for source, target in tensors:
+        target.set_value(source)
+    stock.eval()
+    images = paddle.randn([2, 3, 32, 32])
+    np.testing.assert_allclose(stock(images), network(images), rtol=1e-3, atol=1e-4)
+
+
+@needs_torch
+@pytest.mark.parametrize("depth", [18, 20])
+def test_torch_network_computes_what_the_projects_does(depth, tmp_path):
+    network = project_network(depth, 4)
+    images = paddle.randn([2, 3, 32, 32])
+    weights = {f"weight{i}": t.numpy() for i, t in enumerate(network.state_dict().values())}
+    np.savez(tmp_path / "given.npz", images=images.numpy(), depth=depth, width=4, **weights)
+    command = [TORCH_PYTHON, "-c", TORCH_LOGITS, tmp_path / "given.npz", tmp_path / "logits.npy"]
+    subprocess.run(command, cwd=ROOT, check=True)
+    logits = np.load(tmp_path / "logits.npy")
+    np.testing.assert_allclose(logits, network(images), rtol=1e-3, atol=1e-4)
+
+
+@needs_torch
+def test_torch_runner_reports_a_speed():
+    command = [TORCH_PYTHON, "-m", "benchmarks.run_pytorch", "--network=resnet20-w2", "--steps=1"]
+    output = subprocess.check_output([*command, "--layout=channels-last"], cwd=ROOT, text=True)
+    assert json.loads(output)["images_per_second"] > 0
+
+
+def test_unknown_networks_are_refused():
+    assert depth_and_width("resnet18-w64") == (18, 64)
+    for name in ("resnet50-w64", "resnet18", "vgg16"):
+        with pytest.raises(ValueError, match=r".+"):
+            depth_and_width(name)
+
+
+def test_quick_run_measures_the_project(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--runners", "project"]
+    output = tmp_path / "results.json"
+    arguments = ["--networks", "resnet20-w16", "--output", str(output)]
+    printed = subprocess.check_output([*command, *arguments], cwd=ROOT, text=True)
+    assert "Images per second" in printed
+    results = json.loads(output.read_text())
+    assert results["machine"]["paddle"] == paddle.__version__
+    assert results["machine"]["cores"] >= 1
+    (row,) = results["throughput"]
+    assert (row["network"], row["runner"]) == ("resnet20-w16", "project")
+    assert 0 < row["images_per_second"]["min"] <= row["images_per_second"]["max"]
+    assert results["peak_memory_mib"]["resnet20-w16"] >= 0
+    assert results["stages"] == results["evaluation"] == {}
+
+
+def measurement(runner: str, speed: float, **more: float) -> dict:
+    return {"network": "resnet18-w64", "runner": runner, "images_per_second": speed, **more}
+
+
+def test_results_are_minimum_median_and_maximum_of_the_repetitions():
+    measurements = [
+        measurement("project", 60.04, peak_memory_mib=2000.2),
+        measurement("paddle-stock", 10.0),
+        measurement("evaluation", 200.0),
+        measurement("project", 64.0, peak_memory_mib=2100.4),
+        measurement("paddle-stock", 12.0),
+        measurement("evaluation", 220.0),
+        measurement("project", 50.0, peak_memory_mib=2050.0),
+    ]
+    results = throughput.summarise(measurements, {"cores": 2}, {"download": 1.5})
+    assert results == {
+        "machine": {"cores": 2},
+        "throughput": [
+            {
+                "network": "resnet18-w64",
+                "runner": "project",
+                "images_per_second": {"min": 50.0, "median": 60.0, "max": 64.0},
+            },
+            {
+                "network": "resnet18-w64",
+                "runner": "paddle-stock",
+                "images_per_second": {"min": 10.0, "median": 11.0, "max": 12.0},
+            },
+        ],
+        "stages": {"download": 1.5},
+        "evaluation": {
+            "resnet18-w64": {"images_per_second": {"min": 200.0, "median": 210.0, "max": 220.0}}
+        },
+        "peak_memory_mib": {"resnet18-w64": 2100},
+    }
+    lines = throughput.to_text(results).splitlines()
+    assert len(lines) == 4
+    assert lines[2].split()[-1] == "5.45×"  # 60 to 11
+
+
+def test_table_needs_no_project():
+    results = throughput.summarise([measurement("pytorch-eager", 90.0)], {}, {})
+    assert "×" not in throughput.to_text(results)
+
+
+def test_peers_learning_rate_is_the_recipes_scaled():
+    steps, warmup = 2000, 100
+    rates = [peer_recipe.learning_rate(step, steps, warmup) for step in range(steps)]
+    assert rates[0] == pytest.approx(0.001)
+    assert rates[99:600] == pytest.approx([0.1] * 501)
+    for first, rate in ((600, 0.02), (1200, 0.004), (1600, 0.0008)):
+        assert rates[first] == pytest.approx(rate)
+        assert rates[first - 1] == pytest.approx(rate / 0.2)
+
+
+def test_peers_augmentation_equals_pillows():
+    """Crop with zeros, mirror and rotation, one image after another."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    top, left = rng.integers(-4, 5, (2, 8))
+    mirror, degrees = np.arange(8) % 2 == 0, rng.uniform(-15, 15, 8)
+    moved = peer_recipe.move(images, top, left, mirror, degrees)
+    for i, image in enumerate(images):
+        expected = ImageOps.expand(Image.fromarray(image.transpose(1, 2, 0)), 4)
+        x, y = int(left[i]) + 4, int(top[i]) + 4
+        expected = expected.crop((x, y, x + 32, y + 32))
+        expected = ImageOps.mirror(expected) if mirror[i] else expected
+        expected = expected.rotate(float(degrees[i]))
+        equal = moved[i].transpose(1, 2, 0) == np.asarray(expected)
+        assert equal.mean() > 0.99  # all but pixels halfway between two
+
+
+def test_peers_augmentation_keeps_shape_and_type():
+    images = np.full((4, 3, 32, 32), 255, np.uint8)
+    moved = peer_recipe.augment(images, np.random.default_rng(0))
+    assert moved.shape == images.shape
+    assert moved.dtype == np.uint8
+    assert set(np.unique(moved)) == {0, 255}
+
+
+def test_plot_shows_both_runners(tmp_path):
+    table = pd.DataFrame(
+        [
+            ("project", 1, 1.0, "val", 0.2),
+            ("project", 2, 2.0, "val", 0.4),
+            ("project", 2, 2.0, "test", 0.41),
+            ("pytorch-cifar100", 1, 1.5, "val", 0.1),
+            ("pytorch-cifar100", 1.4, 2.0, "val", 0.2),
+            ("pytorch-cifar100", 1.4, 2.0, "test", 0.19),
+        ],
+        columns=["runner", "epoch", "minutes", "split", "top1"],
+    )
+    (axes,) = time_to_accuracy.plot(table).axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "41.0%" in labels[0]
+    assert "19.0%" in labels[1]
+    assert len(axes.get_lines()) == 4
+
+
+def test_requirements_name_an_exact_torch():
+    lock = Path(ROOT / "benchmarks/requirements.txt").read_text(encoding="utf-8")
+    wanted = (ROOT / "benchmarks/requirements.in").read_text(encoding="utf-8")
+    for line in wanted.splitlines():
+        if line.startswith("torch"):
+            assert f"{line} \\" in lock
