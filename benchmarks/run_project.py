@@ -42,8 +42,9 @@ def measure(job: Job) -> None:
     import paddle
 
     from stages.hardware.device import make_reproducible
+    from stages.network.inputs import channel_statistics
     from stages.network.resnet import ResNetConfig, build_resnet
-    from stages.training.loop import Trainer, channel_statistics
+    from stages.training.trainer import Trainer
     from stages.training.workers import total, worker_count, worker_rank
 
     params = job.params

@@ -38,9 +38,9 @@ class Trainer:
         self.steps = images // params.batch_size
         self.optimizer = make_optimizer(network, params)
         self.averaged = copy.deepcopy(network) if params.ema_decay else None
-        # On CPU cores the workers average their gradients themselves: see run_step.
-        self.parallel = worker_count() > 1 and paddle.get_device() != "cpu"
-        self.forward = paddle.DataParallel(network) if self.parallel else network
+        # On GPUs DataParallel averages the gradients, on CPU cores run_step does, which is faster.
+        self.data_parallel = worker_count() > 1 and paddle.get_device() != "cpu"
+        self.forward = paddle.DataParallel(network) if self.data_parallel else network
         self.mixed_precision = params.mixed_precision and paddle.get_device() != "cpu"
         self.scaler = paddle.amp.GradScaler(enable=self.mixed_precision)
 
@@ -112,7 +112,7 @@ class Trainer:
                 loss = batch.weight * loss + (1 - batch.weight) * mixed
         self.optimizer.set_lr(rate)
         self.scaler.scale(loss).backward()
-        if not self.parallel:
+        if not self.data_parallel:
             average_over_workers([weight.grad for weight in weights_of(self.network)])
         self.scaler.step(self.optimizer)
         self.scaler.update()
