@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 # The demo trains a small network on drawn images.
 DEMO := .demo
-DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 \
+DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 lr=0.2 \
 	progressive_sizes=[16] progressive_fraction=0.5
 
 # Where Paddle's own wheels with CUDA lie; they are not on PyPI.

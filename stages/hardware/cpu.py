@@ -82,8 +82,11 @@ def keep_memory() -> None:
 
 
 def pin(worker: int, workers: int) -> None:
-    """Tie this process to its equal share of the available cores."""
+    """Tie this process to its equal share of the available cores.
+
+    Not where a quota sets their number: that is time on any core, and others may have the first.
+    """
     cores = available_cores()
     share = len(cores) // workers
-    if share and hasattr(os, "sched_setaffinity"):
+    if share and hasattr(os, "sched_setaffinity") and len(cores) == len(os.sched_getaffinity(0)):
         os.sched_setaffinity(0, cores[worker * share : (worker + 1) * share])

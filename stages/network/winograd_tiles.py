@@ -8,12 +8,14 @@ the innermost axis; the products are BLAS. Images go through in groups so small 
 between input and output stays in the cache.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-TILE = 4  # outputs per tile and axis
-POINTS = 36  # per tile: (TILE + 2) squared
+POINTS = 36  # per tile of 4×4 outputs
 COLUMNS = 64  # tiles that a group of images should have, for matrix products of a good size
 PADDING = 16  # elements between points: strides of a power of two would share cache sets
 
@@ -21,9 +23,21 @@ PADDING = 16  # elements between points: strides of a power of two would share c
 _AXIS = np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
 KERNEL = np.kron(_AXIS, _AXIS).astype(np.float32)
 
-_compiled = njit(cache=True, fastmath=True, boundscheck=False, error_model="numpy")
+# Sums may be reordered, but a value that is not finite has to come through: training looks for it.
+_OPTIONS: dict[str, Any] = {
+    "fastmath": {"reassoc", "contract", "nsz", "arcp"},
+    "error_model": "numpy",
+}
 
 Array = NDArray[np.float32]
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile at the first call, and keep the result for the next start where that is allowed."""
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # neither the folder of this file nor the user's cache can be written
+        return njit(**_OPTIONS)(function)
 
 
 def convolve(x: Array, weight: Array, y: Array) -> None:
@@ -59,7 +73,7 @@ def weight_gradient(x: Array, grad: Array, weight_grad: Array) -> None:
 
 def _group(x: Array) -> int:
     """How many images go through together."""
-    tiles = (-(-x.shape[2] // TILE)) ** 2
+    tiles = ((x.shape[2] + 3) // 4) ** 2
     return int(min(len(x), max(1, COLUMNS // tiles)))
 
 

@@ -43,10 +43,10 @@ def check_writable(paths: Iterable[Path]) -> None:
 
 
 def restore_outputs(stage: str, root: Path = Path()) -> None:
-    """Put back each output that `dvc.lock` records for `stage` and that is missing.
+    """Put back each output that `dvc.lock` records for `stage`, if it is missing or another one.
 
-    It comes from the DVC cache, or from Git's last commit if that has the recorded content. Nothing
-    is overwritten. What can be found in neither place, or not be written, stays missing.
+    It comes from the DVC cache, or from Git's last commit if that has the recorded content. What
+    can be found in neither place, or not be written, stays as it is.
     """
     if "DVC_ROOT" not in os.environ:
         return  # started by hand: DVC removed nothing
@@ -64,7 +64,7 @@ def restore_outputs(stage: str, root: Path = Path()) -> None:
 
 def _restore(cache: Path, md5: str, root: Path, name: str) -> None:
     path, blob = root / name, cache / md5[:2] / md5[2:]
-    if path.exists():
+    if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5:
         return
     if md5.endswith(".dir"):
         for entry in json.loads(blob.read_text(encoding="utf-8")):

@@ -3,13 +3,15 @@
 On CPU cores this takes a fifth of the time of an all-reduce over sockets.
 """
 
+import multiprocessing
 import os
 from multiprocessing.shared_memory import SharedMemory
 
 import numpy as np
 from numpy.typing import NDArray
 
-CHUNK = 2**18  # floats that each worker shows the others at a time: 1 MiB
+MOST_FLOATS = 2**22  # 16 MiB in all: containers often have no more than 64 MiB of shared memory
+CHUNK = 2**18  # floats that each worker shows the others at a time, or fewer if they are many
 LINE = 64  # bytes between the workers' counters, which keeps them in separate cache lines
 CHECK_PARENT_EVERY = 1000  # looks at the others' counters
 
@@ -18,7 +20,12 @@ Array = NDArray[np.float32]
 
 def create(workers: int) -> SharedMemory:
     """Shared memory for this number of workers; whoever creates it closes and unlinks it."""
-    return SharedMemory(create=True, size=workers * (LINE + 2 * 4 * CHUNK))
+    return SharedMemory(create=True, size=workers * (LINE + 2 * 4 * chunk_size(workers)))
+
+
+def chunk_size(workers: int) -> int:
+    """How many floats a worker shows the others at a time."""
+    return min(CHUNK, MOST_FLOATS // (2 * workers))
 
 
 class Exchange:
@@ -31,19 +38,21 @@ class Exchange:
     def __init__(self, name: str, worker: int, workers: int) -> None:
         self.memory = SharedMemory(name)
         self.worker = worker
-        self.parent = os.getppid()
+        parent = multiprocessing.parent_process()
+        self.parent = parent.pid if parent else os.getppid()
+        self.chunk = chunk_size(workers)
         counters: NDArray[np.int64] = np.ndarray((workers, LINE // 8), np.int64, self.memory.buf)
         self.counters = counters[:, 0]
         self.buffers: Array = np.ndarray(
-            (2, workers, CHUNK), np.float32, self.memory.buf, offset=workers * LINE
+            (2, workers, self.chunk), np.float32, self.memory.buf, offset=workers * LINE
         )
         self.turn = 0
 
     def average(self, arrays: list[Array]) -> None:
         """Replace each array by its mean over all workers, in place; the same bits in each."""
         flat = np.concatenate([array.reshape(-1) for array in arrays])
-        for start in range(0, len(flat), CHUNK):
-            part = flat[start : start + CHUNK]
+        for start in range(0, len(flat), self.chunk):
+            part = flat[start : start + self.chunk]
             shown = self.buffers[self.turn % 2, :, : len(part)]
             shown[self.worker] = part
             self._meet()

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import multiprocessing
 import os
 import sys
 from collections.abc import Callable
@@ -56,27 +57,28 @@ def run_workers(function: Callable[..., None], job: Any, workers: int, device: s
     cpu.set_threads(threads)  # the new processes read it from the environment
     backend = "nccl" if device == "gpu" else "gloo"
     logging.getLogger("root").setLevel(logging.WARNING)  # Paddle's, which announces free ports
-    memory = exchange.create(workers)
+    memory = exchange.create(workers) if device == "cpu" else None
     try:
         dist.spawn(
             _start,
-            args=(function, job, device, memory.name),
+            args=(function, job, memory and memory.name),
             nprocs=workers,
             daemon=True,
             backend=backend,
         )
-    except PipelineError:
-        raise
     except Exception as error:  # spawn raises bare `Exception` with the traceback of the worker
         raise PipelineError(_last_line(str(error))) from None
     finally:
-        memory.close()
-        memory.unlink()
+        for worker in multiprocessing.active_children():
+            worker.terminate()  # some are left if this process was interrupted
+        if memory is not None:
+            memory.close()
+            memory.unlink()
 
 
-def _start(function: Callable[..., None], job: Any, device: str, memory: str) -> None:
+def _start(function: Callable[..., None], job: Any, memory: str | None) -> None:
     global _exchange
-    if device == "cpu":
+    if memory is not None:
         cpu.keep_memory()
         cpu.pin(worker_rank(), worker_count())
         _exchange = exchange.Exchange(memory, worker_rank(), worker_count())
