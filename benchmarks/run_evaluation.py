@@ -15,19 +15,20 @@ from stages.parameters.loading import load
 def main() -> None:
     """Time what the stage evaluate calls, with the params of params.yaml.
 
-    The start of its processes counts; each core gets `steps` batches. There is no warm-up, as the
-    processes of one call end with it.
+    The start of its processes counts; each of them gets `steps` batches. There is no warm-up, as
+    the processes of one call end with it.
     """
     options = runner_options(__doc__).parse_args()
     cpu.prepare(threads=1)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from stages.evaluation.inference import predict_logits
+    from stages.evaluation.inference import MOST_WORKERS, predict_logits
     from stages.network.resnet import ResNetConfig, build_resnet
     from stages.network.storage import save_description, save_weights
 
     params = load(EvaluateParameters)
     batch, flip = params.eval_batch_size, params.eval_flip
-    images, _ = random_images(options.steps * batch * len(cpu.available_cores()))
+    processes = min(len(cpu.available_cores()), MOST_WORKERS)
+    images, _ = random_images(options.steps * batch * processes)
     half, classes = np.full(3, 0.5, np.float32), {"fine": list(range(CLASSES))}
     config = ResNetConfig(*options.network)
     with tempfile.TemporaryDirectory() as folder:

@@ -57,18 +57,20 @@ class Training:
         self.optimizer.step()
         return loss.detach()
 
-    def top1(self, split: Split) -> float:
-        """The share of images whose class is found."""
+    def top1(self, split: Split, flip: bool = False) -> float:
+        """The share of images whose class is found, with `flip` from the mirror image too."""
         images, labels = split
         self.network.eval()
         with torch.no_grad():
-            hits = [
-                self.network(self.inputs(images[start : start + 250])).argmax(1).numpy()
-                == labels[start : start + 250]
-                for start in range(0, len(images), 250)
-            ]
+            logits = [self.logits(images[i : i + 250], flip) for i in range(0, len(images), 250)]
         self.network.train()
-        return float(np.concatenate(hits).mean())
+        return float((torch.cat(logits).argmax(1).numpy() == labels).mean())
+
+    def logits(self, images: NDArray[np.uint8], flip: bool) -> torch.Tensor:
+        """Logits (N, classes) of images (N, 3, 32, 32); twice those, summed, with `flip`."""
+        inputs = self.inputs(images)
+        logits: torch.Tensor = self.network(inputs)
+        return logits + self.network(inputs.flip(3)) if flip else logits
 
 
 def main() -> None:
@@ -78,6 +80,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True, help="of training")
     parser.add_argument("--depth", type=int, required=True)
     parser.add_argument("--width", type=int, required=True)
+    parser.add_argument("--flip", action="store_true", help="score test images as eval_flip does")
     parser.add_argument("--output", type=Path, required=True, help="a CSV file")
     options = parser.parse_args()
     torch.set_num_threads(len(cpu.available_cores()))
@@ -137,7 +140,7 @@ def train(
         )
     if step < steps:
         print(f"peer: the time was over after {step} steps of {steps}; was the machine busy?")
-    rows.append((step / per_epoch, seconds, "test", training.top1(splits["test"])))
+    rows.append((step / per_epoch, seconds, "test", training.top1(splits["test"], options.flip)))
     print(f"test top-1 {rows[-1][-1]:.2%}", flush=True)
     return rows
 

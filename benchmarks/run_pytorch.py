@@ -14,7 +14,7 @@ from benchmarks.runner import (
     report,
     runner_options,
 )
-from benchmarks.torch_resnet import parameter_count, torch_resnet
+from benchmarks.torch_resnet import torch_resnet
 from stages.hardware import cpu
 
 LAYOUTS = {"eager": torch.contiguous_format, "channels-last": torch.channels_last}
@@ -47,7 +47,6 @@ def main() -> None:
     seconds = time.perf_counter() - started
     report(
         images_per_second=options.steps * BATCH_SIZE / seconds,
-        parameters=parameter_count(network),
         torch=torch.__version__,
     )
 

@@ -18,9 +18,16 @@ def runner_options(description: str | None) -> argparse.ArgumentParser:
     """The options that every runner takes."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--network", type=depth_and_width, required=True, help="as resnet18-w64")
-    parser.add_argument("--steps", type=int, default=5, help="timed steps")
-    parser.add_argument("--warmup", type=int, default=2, help="steps before those")
+    parser.add_argument("--steps", type=positive, default=5, help="timed steps")
+    parser.add_argument("--warmup", type=positive, default=2, help="steps before those")
     return parser
+
+
+def positive(text: str) -> int:
+    """A count of at least one; `ValueError` for anything else."""
+    if int(text) < 1:
+        raise ValueError(f"{text} is less than 1")
+    return int(text)
 
 
 def depth_and_width(network: str) -> tuple[int, int]:

@@ -43,11 +43,12 @@ RUNNERS = {
 
 
 def main() -> None:
-    """Measure every runner on every network, in turn, several times; then the stages."""
+    """Time the stages, then every runner on every network, in turn, several times."""
     options = parse_options()
     warmup = 1 if options.quick else WARMUP
     if not TORCH_PYTHON.is_file() and any("pytorch" in runner for runner in options.runners):
         raise PipelineError(f"{TORCH_PYTHON}: not found; `make bench` creates it")
+    stages = {} if options.quick else stage_seconds()  # first: what can fail is not at the end
     measurements: list[dict[str, Any]] = []
     for repetition in range(options.repetitions):
         for network in options.networks:
@@ -64,7 +65,6 @@ def main() -> None:
                     f"{result['images_per_second']:,.1f} images/s",
                     flush=True,
                 )
-    stages = {} if options.quick else stage_seconds()
     results = summarise(measurements, machine(measurements), stages)
     print(f"\nImages per second\n{to_text(results)}")
     if options.output:

@@ -22,6 +22,7 @@ from benchmarks.runner import BLOCKS_PER_GROUP
 from benchmarks.workspace import copy_pipeline, lines_of, set_params
 from stages.dataset.splits import load_split, save_split
 from stages.figures.style import BLUE, ORANGE, RULES, new_figure, save_figure
+from stages.parameters.evaluate import EvaluateParameters
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
@@ -116,6 +117,7 @@ def train_peer(workspace: Path, params: TrainParameters, seconds: float) -> pd.D
     output = workspace / "peer.csv"
     command = [str(TORCH_PYTHON), "-m", "benchmarks.run_peer"]
     command += [f"--data={workspace / PROCESSED}", f"--seconds={seconds}", f"--output={output}"]
+    command += ["--flip"] if load(EvaluateParameters).eval_flip else []
     list(lines_of([*command, f"--depth={params.depth}", f"--width={params.width}"]))
     return pd.read_csv(output)
 

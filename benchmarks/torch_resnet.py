@@ -46,8 +46,3 @@ def torch_resnet(depth: int, width: int) -> nn.Module:
     return nn.Sequential(
         *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, CLASSES)
     )
-
-
-def parameter_count(network: nn.Module) -> int:
-    """The number of trained values."""
-    return sum(parameter.numel() for parameter in network.parameters())

@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from benchmarks import peer_recipe, throughput, time_to_accuracy
 from benchmarks.runner import depth_and_width
 from benchmarks.stock_resnet import stock_resnet
-from stages.network.resnet import ResNet, ResNetConfig, weights_of
+from stages.network.resnet import ResNet, ResNetConfig
 from tests.conftest import ROOT
 
 TORCH_PYTHON = ROOT / throughput.TORCH_PYTHON
@@ -46,17 +46,6 @@ def project_network(depth: int, width: int) -> ResNet:
             tensor.set_value(paddle.rand(tensor.shape) + 0.5)
     network.eval()
     return network
-
-
-@pytest.mark.parametrize(
-    ("name", "parameters"),
-    [("resnet20-w16", 278_324), ("resnet18-w32", 2_820_740), ("resnet18-w64", 11_220_132)],
-)
-def test_stock_network_has_the_parameters_of_the_projects(name, parameters):
-    depth, width = depth_and_width(name)
-    assert name in throughput.STEPS
-    for network in (ResNet(ResNetConfig(depth, width)), stock_resnet(depth, width)):
-        assert sum(int(np.prod(p.shape)) for p in weights_of(network)) == parameters
 
 
 @pytest.mark.parametrize("depth", [18, 20])
@@ -105,11 +94,10 @@ def test_quick_run_measures_the_project(tmp_path):
     assert "Images per second" in printed
     results = json.loads(output.read_text())
     assert results["machine"]["paddle"] == paddle.__version__
-    assert results["machine"]["cores"] >= 1
     (row,) = results["throughput"]
     assert (row["network"], row["runner"]) == ("resnet20-w16", "project")
     assert 0 < row["images_per_second"]["min"] <= row["images_per_second"]["max"]
-    assert results["peak_memory_mib"]["resnet20-w16"] >= 0
+    assert (results["peak_memory_mib"]["resnet20-w16"] > 0) == sys.platform.startswith("linux")
     assert results["stages"] == results["evaluation"] == {}
 
 
