@@ -24,7 +24,7 @@ COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy few
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo test test-all lint format bench time-to-accuracy check-lock lock clean
+.PHONY: help setup repro demo lr-range test test-all lint format bench time-to-accuracy check-lock lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -42,6 +42,10 @@ demo: $(VENV)/ready  ## run everything on drawn images in $(DEMO), in a few minu
 	@git clone --quiet --no-hardlinks . $(DEMO)
 	@cd $(DEMO) && dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))
 	@cd $(DEMO) && dvc metrics show && echo "Open $(CURDIR)/$(DEMO)/reports/index.html"
+
+lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
+	@dvc repro --quiet preprocess
+	python -m stages.training.lr_range
 
 test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
 	python -m pytest -m "not slow"

@@ -249,6 +249,7 @@ def test_committed_reports_survive_a_failure_where_the_cache_is_empty(finished, 
         assert clone.read(name) == finished.read(name)
 
 
+@pytest.mark.timeout(300)
 def test_interrupted_training_puts_the_last_results_back(workspace):
     before = {name: workspace.read(name) for name in RESULTS}
     workspace.set_params(epochs="1000", lr="0.05")
@@ -258,6 +259,8 @@ def test_interrupted_training_puts_the_last_results_back(workspace):
         cwd=workspace.path,
         env=workspace.environment(),
         start_new_session=True,
+        # Below a background job of a shell Ctrl-C would be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
