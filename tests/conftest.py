@@ -33,6 +33,17 @@ SMALL = {
     "figure_dpi": "40",
 }
 
+# Of a finished run: what no failure may change.
+RESULTS = [
+    "data/processed/train.npz",
+    "models/model.safetensors",
+    "models/model.json",
+    "reports/history.csv",
+    "reports/timing.json",
+    "reports/metrics.json",
+    "reports/index.html",
+]
+
 
 @dataclass
 class Workspace:

@@ -1,11 +1,7 @@
 """The pipeline as users run it: through the real `dvc`, in a Git clone, on synthetic data."""
 
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
 import sys
 import time
 
@@ -17,29 +13,13 @@ from PIL import Image
 from stages.dataset.archive import read_archive
 from stages.dataset.samples import content_digest
 from tests.archives import members, write_archive
-from tests.conftest import Workspace
+from tests.conftest import RESULTS, Workspace
 
 STAGES = ["download", "preprocess", "train", "evaluate", "render"]
-RESULTS = [
-    "data/processed/train.npz",
-    "models/model.safetensors",
-    "models/model.json",
-    "reports/history.csv",
-    "reports/timing.json",
-    "reports/metrics.json",
-    "reports/index.html",
-]
 
 
 def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(\w+)'", output)
-
-
-def one_error_line(output: str) -> str:
-    assert "Traceback" not in output
-    lines = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, output
-    return lines[0]
 
 
 def test_every_stage_writes_what_the_next_and_the_user_need(finished):
@@ -160,65 +140,6 @@ def test_processed_files_do_not_depend_on_the_order_in_the_archive(workspace):
     assert [workspace.read(f"data/processed/{name}") for name in names] == before
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "reason"),
-    [
-        ("dataset", "cifar10", "params.yaml: dataset: 'cifar10' is not allowed"),
-        ("depth", "19", "params.yaml: depth: 19 is not allowed"),
-        ("lr", "abc", "params.yaml: lr: 'abc' is not allowed"),
-        ("lr", "-1", "params.yaml: lr: -1 is not allowed"),
-        ("epochs", "0", "params.yaml: epochs: 0 is not allowed"),
-        ("batch_size", "4096", "params.yaml: batch_size: 4096 exceeds the 3000 training images"),
-        ("val_per_class", "60", "params.yaml: val_per_class: 60 leaves nothing to train on"),
-        ("device", "gpu", "params.yaml: device: gpu was asked for"),
-    ],
-)
-def test_bad_param_is_one_line_and_loses_nothing(workspace, key, value, reason):
-    before = {name: workspace.read(name) for name in RESULTS}
-    workspace.set_params(**{key: value})
-    assert reason in one_error_line(workspace.run("dvc", "repro", ok=False))
-    assert {name: workspace.read(name) for name in RESULTS} == before
-
-
-def test_unknown_key_is_refused_before_any_stage(workspace):
-    with (workspace.path / "params.yaml").open("a", encoding="utf-8") as file:
-        file.write("learning_rate: 0.1\n")
-    output = workspace.run(sys.executable, "-m", "stages.parameters.check", ok=False)
-    assert "unknown key learning_rate" in one_error_line(output)
-
-
-@pytest.mark.parametrize("kind", ["missing", "truncated", "page", "other", "hostile"])
-def test_bad_archive_is_one_line_and_loses_nothing(workspace, tmp_path, kind):
-    before = {name: workspace.read(name) for name in [*RESULTS, "data/raw/cifar-100-python.tar.gz"]}
-    archive = tmp_path / "archive.tar.gz"
-    trace = tmp_path / "trace"
-    synthetic = workspace.read("data/raw/cifar-100-python.tar.gz")
-    hostile = b"cposix\nsystem\n(Vtouch " + str(trace).encode() + b"\ntR."
-    if kind == "hostile":
-        write_archive(archive, {"meta": hostile, "train": hostile, "test": hostile})
-    elif kind != "missing":
-        contents = {
-            "truncated": synthetic[:100_000],
-            "page": b"<html>Not found</html>",
-            "other": synthetic,
-        }
-        archive.write_bytes(contents[kind])
-    workspace.set_params(dataset="cifar100", archive_url="http://127.0.0.1:9/closed")
-    output = workspace.run("dvc", "repro", ok=False, CIFAR100_ARCHIVE=str(archive), no_proxy="*")
-    line = one_error_line(output)
-    assert str(archive) in line
-    expected = {
-        "missing": "no such file",
-        "truncated": "not a complete .tar.gz archive",
-        "page": "not a complete .tar.gz archive",
-        "other": "not CIFAR-100: expected md5",
-        "hostile": "it asks for posix.system",
-    }
-    assert expected[kind] in line
-    assert not trace.exists()
-    assert {name: workspace.read(name) for name in before} == before
-
-
 def test_fresh_clone_reproduces_from_params_alone(finished, tmp_path):
     clone = Workspace(tmp_path / "clone")
     finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
@@ -228,85 +149,3 @@ def test_fresh_clone_reproduces_from_params_alone(finished, tmp_path):
     for name in RESULTS:
         if "timing" not in name:
             assert clone.read(name) == finished.read(name), name
-
-
-def test_output_that_cannot_be_written_is_one_line_before_the_long_work(workspace):
-    """A file stands where a folder is needed, which stops even root."""
-    shutil.rmtree(workspace.path / "models")
-    (workspace.path / "models").write_text("in the way")
-    output = workspace.run(sys.executable, "-m", "stages.train", ok=False)
-    assert one_error_line(output).startswith("error: train: models: ")
-    assert "epoch" not in output
-
-
-def test_committed_reports_survive_a_failure_where_the_cache_is_empty(finished, tmp_path):
-    clone = Workspace(tmp_path / "clone")
-    finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
-    shutil.copytree(finished.path / "data/processed", clone.path / "data/processed")
-    clone.set_params(lr="abc")
-    one_error_line(clone.run("dvc", "repro", "--single-item", "train", ok=False))
-    for name in ("reports/history.csv", "reports/timing.json"):
-        assert clone.read(name) == finished.read(name)
-
-
-@pytest.mark.timeout(300)
-def test_interrupted_training_puts_the_last_results_back(workspace):
-    before = {name: workspace.read(name) for name in RESULTS}
-    workspace.set_params(epochs="1000", lr="0.05")
-    command = [sys.executable, "-m", "dvc", "repro"]
-    with subprocess.Popen(
-        command,
-        cwd=workspace.path,
-        env=workspace.environment(),
-        start_new_session=True,
-        # Below a background job of a shell Ctrl-C would be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
-            if line.startswith("epoch"):
-                os.killpg(running.pid, signal.SIGINT)
-                break
-        rest = running.stdout.read()
-    assert running.returncode != 0
-    assert "error: train: interrupted" in rest
-    assert {name: workspace.read(name) for name in RESULTS} == before
-
-
-def check_lock(workspace: Workspace, ok: bool = True) -> str:
-    return workspace.run(sys.executable, "-m", "tests.check_lock", ok=ok)
-
-
-def test_check_lock_needs_no_data_and_notices_each_change(finished, tmp_path):
-    clone = Workspace(tmp_path / "clone")
-    finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
-    assert "are of the committed code" in check_lock(clone)
-    changes = {
-        "stages/training/loop.py": "train: changed deps: stages/training/loop.py: modified",
-        "reports/metrics.json": "evaluate: changed outs: reports/metrics.json: modified",
-        "reports/figures/class_confusion.png": "render: changed outs: reports/figures",
-    }
-    for name, line in changes.items():
-        original = clone.read(name)
-        (clone.path / name).write_bytes(original + b"\n")
-        assert line in check_lock(clone, ok=False)
-        (clone.path / name).unlink()
-        assert line.replace("modified", "deleted") in check_lock(clone, ok=False)
-        (clone.path / name).write_bytes(original)
-    clone.set_params(lr="0.07")
-    assert "train: changed deps: params.yaml: {'lr': 'modified'}" in check_lock(clone, ok=False)
-    clone.set_params(lr="0.1")
-    lock = (clone.path / "dvc.lock").read_text(encoding="utf-8")
-    model = re.search(r"path: models/model.safetensors\n +hash: md5\n +md5: (\w+)", lock)
-    assert model is not None
-    stale = lock[: model.start(1)] + "a" * 32 + lock[model.end(1) :]
-    (clone.path / "dvc.lock").write_text(stale, encoding="utf-8")
-    assert "models/model.safetensors: not the one that an earlier" in check_lock(clone, ok=False)
-    (clone.path / "dvc.lock").write_text(lock, encoding="utf-8")
-    pipeline = (clone.path / "dvc.yaml").read_text(encoding="utf-8")
-    changed = pipeline.replace("python -m stages.render", "python -m stages.render --fast")
-    (clone.path / "dvc.yaml").write_text(changed, encoding="utf-8")
-    assert "render: changed command" in check_lock(clone, ok=False)

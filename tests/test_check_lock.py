@@ -1,0 +1,40 @@
+import re
+import sys
+
+from tests.conftest import Workspace
+
+
+def check_lock(workspace: Workspace, ok: bool = True) -> str:
+    return workspace.run(sys.executable, "-m", "tests.check_lock", ok=ok)
+
+
+def test_check_lock_needs_no_data_and_notices_each_change(finished, tmp_path):
+    clone = Workspace(tmp_path / "clone")
+    finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
+    assert "are of the committed code" in check_lock(clone)
+    changes = {
+        "stages/training/loop.py": "train: changed deps: stages/training/loop.py: modified",
+        "reports/metrics.json": "evaluate: changed outs: reports/metrics.json: modified",
+        "reports/figures/class_confusion.png": "render: changed outs: reports/figures",
+    }
+    for name, line in changes.items():
+        original = clone.read(name)
+        (clone.path / name).write_bytes(original + b"\n")
+        assert line in check_lock(clone, ok=False)
+        (clone.path / name).unlink()
+        assert line.replace("modified", "deleted") in check_lock(clone, ok=False)
+        (clone.path / name).write_bytes(original)
+    clone.set_params(lr="0.07")
+    assert "train: changed deps: params.yaml: {'lr': 'modified'}" in check_lock(clone, ok=False)
+    clone.set_params(lr="0.1")
+    lock = (clone.path / "dvc.lock").read_text(encoding="utf-8")
+    model = re.search(r"path: models/model.safetensors\n +hash: md5\n +md5: (\w+)", lock)
+    assert model is not None
+    stale = lock[: model.start(1)] + "a" * 32 + lock[model.end(1) :]
+    (clone.path / "dvc.lock").write_text(stale, encoding="utf-8")
+    assert "models/model.safetensors: not the one that an earlier" in check_lock(clone, ok=False)
+    (clone.path / "dvc.lock").write_text(lock, encoding="utf-8")
+    pipeline = (clone.path / "dvc.yaml").read_text(encoding="utf-8")
+    changed = pipeline.replace("python -m stages.render", "python -m stages.render --fast")
+    (clone.path / "dvc.yaml").write_text(changed, encoding="utf-8")
+    assert "render: changed command" in check_lock(clone, ok=False)
