@@ -56,9 +56,9 @@ def measure(job: Job) -> None:
     network = build_resnet(config, params.seed, params.zero_init_residual)
     warm, timed = job.warmup * BATCH_SIZE, job.steps * BATCH_SIZE
     trainer = Trainer(params, network, mean, std, timed)
-    trainer.run_epoch(0, images[:warm], labels[:warm])
+    trainer.run_epoch(images[:warm], labels[:warm])
     started = time.perf_counter()  # all workers are here: an epoch ends with sums over them
-    trainer.run_epoch(1, images[:timed], labels[:timed])
+    trainer.run_epoch(images[:timed], labels[:timed])
     seconds = time.perf_counter() - started
     (memory,) = total([peak_memory()])
     if worker_rank() == 0:

@@ -1,4 +1,7 @@
-"""Stage 3: train the configured ResNet and write the model, its summary and the history."""
+"""Stage 3: train the configured ResNet and write the model, its summary and the history.
+
+A training that was killed goes on from its last checkpoint when the stage is started again.
+"""
 
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from stages.running.outputs import check_writable, write_text
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
 REPORTS = Path("reports")
+CHECKPOINTS = Path(".checkpoints")
+PIPELINE = Path("dvc.yaml")
 
 
 def main() -> None:
@@ -21,6 +26,7 @@ def main() -> None:
     from stages.hardware.device import choose_device
     from stages.network.resnet import ResNet, ResNetConfig
     from stages.network.summary import summarise
+    from stages.training.checkpoint import training_digest
     from stages.training.loop import Job, train
     from stages.training.workers import count_workers, run_workers
 
@@ -33,10 +39,11 @@ def main() -> None:
         f"{multiply_adds:,} multiply-adds per image; workers: {workers}, device: {device}",
         flush=True,
     )
-    check_writable([MODELS / "model.safetensors", REPORTS / "history.csv"])
-    job = Job(params, device, PROCESSED, MODELS, REPORTS)
-    run_workers(train, job, workers, device)
+    digest = training_digest(params, device, workers, PIPELINE)
+    checkpoint = CHECKPOINTS / f"{digest}.safetensors"
+    check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
     write_text(MODELS / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
+    run_workers(train, Job(params, device, PROCESSED, MODELS, REPORTS, checkpoint), workers, device)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ def job(tmp_path, samples, classes) -> Job:
         progressive_fraction=0.5,
         workers=1,
     )
-    return Job(params, "cpu", processed=tmp_path, models=tmp_path, reports=tmp_path)
+    return Job(params, "cpu", tmp_path, tmp_path, tmp_path, tmp_path / "checkpoint.safetensors")
 
 
 def with_params(job: Job, **changes) -> Job:

@@ -1,6 +1,7 @@
 """Trains the network of the params, with validation after each epoch, and writes the results."""
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from stages.network.storage import save_description, save_weights
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
 from stages.running.outputs import write_text
+from stages.training.checkpoint import Checkpoint
 from stages.training.trainer import Trainer
 from stages.training.validation import validate
 from stages.training.workers import worker_rank
@@ -23,9 +25,10 @@ from stages.training.workers import worker_rank
 
 @dataclass(frozen=True)
 class Job:
-    """All that a training process needs to know: the params, cpu or gpu, and three folders.
+    """All that a training process needs to know: the params, cpu or gpu, and where things lie.
 
-    processed has the splits and class names; models and reports take the results.
+    processed has the splits and class names; models and reports take the results. The state of the
+    training is saved at `checkpoint` after each epoch, and inside it every `save_every` seconds.
     """
 
     params: TrainParameters
@@ -33,6 +36,8 @@ class Job:
     processed: Path
     models: Path
     reports: Path
+    checkpoint: Path
+    save_every: float = 120.0
 
 
 def train(job: Job) -> None:
@@ -53,25 +58,35 @@ def train(job: Job) -> None:
     config = ResNetConfig(params.depth, params.width, params.stem)
     network = build_resnet(config, params.seed, params.zero_init_residual)
     trainer = Trainer(params, network, mean, std, len(data))
-    started = time.perf_counter()
-    rows: list[dict[str, float]] = []
-    for epoch in range(params.epochs):
-        epoch_started = time.perf_counter()
-        row = trainer.run_epoch(epoch, data.images, data.fine)
-        speed = trainer.steps * params.batch_size / (time.perf_counter() - epoch_started)
+    checkpoint = Checkpoint(job.checkpoint, trainer, job.save_every)
+    checkpoint.restore()
+    if first and (trainer.epoch or trainer.step):
+        done = f"{trainer.epoch} epochs and {trainer.step} of {trainer.steps} steps"
+        print(f"train: goes on after {done}, from {job.checkpoint}", flush=True)
+    while trainer.epoch < params.epochs:
+        epoch_started, steps = time.perf_counter(), trainer.steps - trainer.step
+        row = trainer.run_epoch(data.images, data.fine, checkpoint.save_if_due)
+        speed = steps * params.batch_size / (time.perf_counter() - epoch_started)
         row |= validate(trainer.result(), val.images, val.fine, mean, std, int(row["image_size"]))
-        rows.append(row)
+        if not math.isfinite(row["val_loss"]):
+            raise PipelineError(
+                f"the validation loss is {row['val_loss']} after epoch {trainer.epoch}, "
+                f"at lr {row['lr']:.3g}; try a smaller lr or a longer warmup"
+            )
+        checkpoint.history.append(row)
+        checkpoint.save()
         if first:
-            seconds = time.perf_counter() - started
-            print(epoch_line(row, params.epochs, speed, seconds), flush=True)
+            print(epoch_line(row, params.epochs, speed, checkpoint.seconds()), flush=True)
     if first:
+        seconds = checkpoint.seconds()
         images = params.epochs * trainer.steps * params.batch_size
         save_weights(job.models / "model.safetensors", trainer.result())
         save_description(job.models / "model.json", config, mean, std, classes)
-        history = pd.DataFrame(rows).to_csv(index=False, lineterminator="\n")
+        history = pd.DataFrame(checkpoint.history).to_csv(index=False, lineterminator="\n")
         write_text(job.reports / "history.csv", history)
         timing = {"train_seconds": round(seconds), "images_per_second": round(images / seconds, 1)}
         write_text(job.reports / "timing.json", json.dumps(timing, indent=1) + "\n")
+        job.checkpoint.unlink()
 
 
 def epoch_line(row: dict[str, float], epochs: int, speed: float, seconds: float) -> str:

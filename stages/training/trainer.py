@@ -3,6 +3,8 @@
 import copy
 import math
 import sys
+from collections.abc import Callable
+from itertools import islice
 
 import numpy as np
 import paddle
@@ -22,7 +24,11 @@ CHECK_EVERY = 20  # steps between looks at the loss; each look waits for the dev
 
 
 class Trainer:
-    """The state of a training: network, optimizer and averaged weights."""
+    """The state of a training: network, optimizer, averaged weights, and how far it has come.
+
+    epoch: epochs done · step: steps done in the epoch under way · sums: of the loss and the right
+    answers over these steps, (2,) and this worker's own.
+    """
 
     def __init__(
         self,
@@ -43,12 +49,21 @@ class Trainer:
         self.forward = paddle.DataParallel(network) if self.data_parallel else network
         self.mixed_precision = params.mixed_precision and paddle.get_device() != "cpu"
         self.scaler = paddle.amp.GradScaler(enable=self.mixed_precision)
+        self.epoch = self.step = 0
+        self.sums = paddle.zeros([2])
 
     def run_epoch(
-        self, epoch: int, images: NDArray[np.uint8], labels: NDArray[np.int64]
+        self,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        at_check: Callable[[], None] | None = None,
     ) -> dict[str, float]:
-        """Train on each batch of the epoch once; return the epoch's row of the history."""
-        params = self.params
+        """Train on the batches of the epoch that are left; return its row of the history.
+
+        `at_check` is called every 20 steps, when the loss has been found finite. Raises
+        `PipelineError` if it is not.
+        """
+        params, epoch = self.params, self.epoch
         augmentation = Augmentation(params.crop_padding, params.flip, params.mixup, params.cutmix)
         batches = epoch_batches(
             images,
@@ -64,39 +79,43 @@ class Trainer:
             epoch, params.epochs, params.progressive_sizes, params.progressive_fraction
         )
         self.network.train()
-        loss_sum, correct = paddle.zeros([]), paddle.zeros([], dtype="int64")
         visible = worker_rank() == 0 and sys.stderr.isatty()
-        label = f"epoch {epoch + 1}/{params.epochs}"
         with tqdm(
+            initial=self.step * params.batch_size,
             total=self.steps * params.batch_size,
-            desc=label,
+            desc=f"epoch {epoch + 1}/{params.epochs}",
             unit=" images",
             disable=not visible,
             leave=False,
         ) as bar:
-            for step, batch in enumerate(batches):
-                rate = self.learning_rate(epoch * self.steps + step)
+            for batch in islice(batches, self.step, None):
+                rate = self.learning_rate(epoch * self.steps + self.step)
                 loss, hits = self.run_step(batch, size, rate)
-                loss_sum, correct = loss_sum + loss, correct + hits
+                self.sums = self.sums + paddle.stack([loss, hits.astype("float32")])
+                self.step += 1
                 bar.update(params.batch_size)
-                if step % CHECK_EVERY == 0 or step == self.steps - 1:
-                    mean_loss = float(loss_sum) / (step + 1)
-                    if not math.isfinite(mean_loss):
+                if self.step % CHECK_EVERY == 0 or self.step == self.steps:
+                    loss_sum, hits_sum = self.sums.tolist()
+                    if not math.isfinite(loss_sum):
                         raise PipelineError(
-                            f"the mean loss is {mean_loss} in epoch {epoch + 1}, step {step + 1}, "
-                            f"at lr {rate:.3g}; try a smaller lr or a longer warmup"
+                            f"the mean loss is {loss_sum / self.step} in epoch {epoch + 1}, "
+                            f"step {self.step}, at lr {rate:.3g}; "
+                            "try a smaller lr or a longer warmup"
                         )
-                    top1 = float(correct) / ((step + 1) * len(batch.labels))
-                    bar.set_postfix_str(f"loss {mean_loss:.3f}, top-1 {top1:.1%}")
+                    top1 = hits_sum / (self.step * len(batch.labels))
+                    bar.set_postfix_str(f"loss {loss_sum / self.step:.3f}, top-1 {top1:.1%}")
+                    if at_check is not None and self.step < self.steps:
+                        at_check()
         average_over_workers(statistics_of(self.network))
         if self.averaged is not None:
             copy_tensors(statistics_of(self.network), statistics_of(self.averaged))
-        losses, hits_sum = total([float(loss_sum), float(correct)])
+        loss_sum, hits_sum = total(self.sums.tolist())
+        self.epoch, self.step, self.sums = epoch + 1, 0, paddle.zeros([2])
         return {
             "epoch": epoch + 1,
             "lr": rate,
             "image_size": size,
-            "train_loss": losses / (self.steps * worker_count()),
+            "train_loss": loss_sum / (self.steps * worker_count()),
             "train_top1": hits_sum / (self.steps * params.batch_size),
         }
 

@@ -1,10 +1,13 @@
 """Runs one training function in several processes, one per GPU or per share of the CPU cores."""
 
 import contextlib
+import ctypes
 import io
 import logging
 import multiprocessing
 import os
+import re
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 import paddle.distributed as dist
+from numpy.typing import NDArray
 
 from stages.hardware import cpu
 from stages.hardware.device import gpu_count
@@ -67,7 +71,7 @@ def run_workers(function: Callable[..., None], job: Any, workers: int, device: s
             backend=backend,
         )
     except Exception as error:  # spawn raises bare `Exception` with the traceback of the worker
-        raise PipelineError(_last_line(str(error))) from None
+        raise PipelineError(_reason(str(error))) from None
     finally:
         for worker in multiprocessing.active_children():
             worker.terminate()  # some are left if this process was interrupted
@@ -78,6 +82,7 @@ def run_workers(function: Callable[..., None], job: Any, workers: int, device: s
 
 def _start(function: Callable[..., None], job: Any, memory: str | None) -> None:
     global _exchange
+    _end_with_parent()
     if memory is not None:
         cpu.keep_memory()
         cpu.pin(worker_rank(), worker_count())
@@ -86,6 +91,17 @@ def _start(function: Callable[..., None], job: Any, memory: str | None) -> None:
     with contextlib.redirect_stderr(io.StringIO()):  # it lists flags that Paddle itself has set
         dist.init_parallel_env()
     function(job)
+
+
+def _end_with_parent() -> None:
+    """Have the system kill this process when the one that started it is gone, however that ended.
+
+    Several workers there are on Linux alone; see `prctl(2)`.
+    """
+    kill_at_death, parent = 1, multiprocessing.parent_process()
+    ctypes.CDLL(None).prctl(kill_at_death, signal.SIGKILL)
+    if parent is not None and os.getppid() != parent.pid:  # it was gone before
+        os._exit(1)
 
 
 def worker_rank() -> int:
@@ -107,6 +123,15 @@ def total(values: list[float]) -> list[float]:
     return [float(value) for value in tensor.numpy()]
 
 
+def gather(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The arrays (N,) of all workers, (workers, N), the same in each worker."""
+    if worker_count() == 1:
+        return values[None]
+    tensors: list[paddle.Tensor] = []
+    dist.all_gather(tensors, paddle.to_tensor(values))
+    return np.stack([tensor.numpy() for tensor in tensors])
+
+
 def average_over_workers(tensors: list[paddle.Tensor]) -> None:
     """Replace each tensor by its mean over all workers, in place."""
     if _exchange is not None:
@@ -118,8 +143,17 @@ def average_over_workers(tensors: list[paddle.Tensor]) -> None:
             tensor.set_value(tensor / worker_count())
 
 
-def _last_line(traceback: str) -> str:
+def _reason(traceback: str) -> str:
+    """The last line of a worker's traceback, as far as it says something to users."""
     lines = [line.strip() for line in traceback.splitlines() if line.strip()]
     last = lines[-1] if lines else "no reason given"
     marker = f"{PipelineError.__module__}.{PipelineError.__qualname__}: "
-    return last.removeprefix(marker) if last.startswith(marker) else f"a worker failed: {last}"
+    if last.startswith(marker):
+        return last.removeprefix(marker)
+    killed = re.search(r"Process (\d+) terminated with signal (\w+)", last)
+    if killed:
+        return (
+            f"worker {killed[1]} was ended by {killed[2]}, perhaps for lack of memory; "
+            "start the same command again to go on"
+        )
+    return f"a worker failed: {last}"
