@@ -42,18 +42,14 @@ def measure(job: Job) -> None:
     import paddle
 
     from stages.hardware.device import make_reproducible
-    from stages.network.inputs import channel_statistics
-    from stages.network.resnet import ResNetConfig, build_resnet
-    from stages.training.trainer import Trainer
+    from stages.training.trainer import Trainer, initial_network
     from stages.training.workers import total, worker_count, worker_rank
 
     params = job.params
     paddle.set_device(DEVICE)
     make_reproducible()
     images, labels = random_images(IMAGES)
-    mean, std = channel_statistics(images)
-    config = ResNetConfig(params.depth, params.width, params.stem)
-    network = build_resnet(config, params.seed, params.zero_init_residual)
+    network, mean, std = initial_network(params, images)
     warm, timed = job.warmup * BATCH_SIZE, job.steps * BATCH_SIZE
     trainer = Trainer(params, network, mean, std, timed)
     trainer.run_epoch(images[:warm], labels[:warm])

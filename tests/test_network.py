@@ -16,6 +16,7 @@ from stages.network.resnet import (
 )
 from stages.network.storage import load_model, save_description, save_weights
 from stages.network.summary import summarise, to_text
+from stages.network.whitening import whiten_stem
 from stages.running.errors import PipelineError
 
 MEAN = np.array([0.5, 0.4, 0.3], np.float32)
@@ -172,3 +173,43 @@ def test_damaged_or_missing_files_are_refused(stored):
 
 def test_depths_are_those_of_the_contract():
     assert sorted(BLOCKS_PER_GROUP) == [18, 20, 32, 34, 44, 50, 56, 101, 110, 152]
+
+
+def test_whitened_stem_responds_to_real_patches_without_correlation(samples):
+    """Smooth images, whose neighbouring pixels are alike; the responses of 27 filters to them."""
+    small = samples.images[:, :, ::8, ::8].astype(np.float64)
+    images = np.kron(small, np.ones((8, 8))) + np.random.default_rng(0).normal(
+        0, 9, (500, 3, 32, 32)
+    )
+    images = images.clip(0, 255).astype(np.uint8)
+    mean, std = channel_statistics(images)
+    network = ResNet(ResNetConfig(20, 32))
+    drawn = network.stem[0].weight.numpy()
+    whiten_stem(network, images, mean, std)
+    filters = network.stem[0].weight.numpy()
+    np.testing.assert_allclose(filters[27:32], -filters[:5])
+    normalised = normalise(paddle.to_tensor(images), mean, std)
+
+    def correlations(weights):
+        responses = paddle.nn.functional.conv2d(
+            normalised, paddle.to_tensor(weights[:27]), stride=3
+        )
+        return np.abs(np.corrcoef(responses.numpy().swapaxes(0, 1).reshape(27, -1)) - np.eye(27))
+
+    assert correlations(filters).max() < 0.05
+    assert correlations(drawn).max() > 0.5
+
+
+@pytest.mark.parametrize(("width", "stem", "whitened"), [(4, "cifar", 4), (64, "cifar", 54)])
+def test_whitening_takes_what_filters_there_are(samples, width, stem, whitened):
+    network = ResNet(ResNetConfig(20, width, stem))
+    drawn = network.stem[0].weight.numpy()
+    whiten_stem(network, samples.images, MEAN, STD)
+    changed = (network.stem[0].weight.numpy() != drawn).any((1, 2, 3))
+    assert changed.tolist() == [True] * whitened + [False] * (width - whitened)
+
+
+def test_whitening_of_the_imagenet_stem(samples):
+    network = ResNet(ResNetConfig(18, 4, "imagenet"))
+    whiten_stem(network, samples.images, MEAN, STD)
+    assert np.isfinite(network.stem[0].weight.numpy()).all()

@@ -86,6 +86,7 @@ class ResNet(nn.Layer):
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
+        self.config = config
         block = BottleneckBlock if config.depth in BOTTLENECK_DEPTHS else BasicBlock
         if config.stem == "cifar":
             self.stem = nn.Sequential(

@@ -22,6 +22,7 @@ class TrainParameters:
     width: int = whole(1, 512)
     stem: str = choice("cifar", "imagenet")
     zero_init_residual: bool = switch()
+    whiten_stem: bool = switch()
 
     seed: int = whole(0, 2**32 - 1)
     epochs: int = whole(1, 10_000)

@@ -11,14 +11,12 @@ import pandas as pd
 
 from stages.dataset.splits import load_classes, load_split
 from stages.hardware.device import make_reproducible
-from stages.network.inputs import channel_statistics
-from stages.network.resnet import ResNetConfig, build_resnet
 from stages.network.storage import save_description, save_weights
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
 from stages.running.outputs import write_text
 from stages.training.checkpoint import Checkpoint
-from stages.training.trainer import Trainer
+from stages.training.trainer import Trainer, initial_network
 from stages.training.validation import validate
 from stages.training.workers import worker_rank
 
@@ -54,9 +52,7 @@ def train(job: Job) -> None:
         raise PipelineError(
             f"params.yaml: batch_size: {params.batch_size} exceeds the {len(data)} training images"
         )
-    mean, std = channel_statistics(data.images)
-    config = ResNetConfig(params.depth, params.width, params.stem)
-    network = build_resnet(config, params.seed, params.zero_init_residual)
+    network, mean, std = initial_network(params, data.images)
     trainer = Trainer(params, network, mean, std, len(data))
     checkpoint = Checkpoint(job.checkpoint, trainer, job.save_every)
     checkpoint.restore()
@@ -81,7 +77,7 @@ def train(job: Job) -> None:
         seconds = checkpoint.seconds()
         images = params.epochs * trainer.steps * params.batch_size
         save_weights(job.models / "model.safetensors", trainer.result())
-        save_description(job.models / "model.json", config, mean, std, classes)
+        save_description(job.models / "model.json", network.config, mean, std, classes)
         history = pd.DataFrame(checkpoint.history).to_csv(index=False, lineterminator="\n")
         write_text(job.reports / "history.csv", history)
         timing = {"train_seconds": round(seconds), "images_per_second": round(images / seconds, 1)}

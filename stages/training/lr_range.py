@@ -65,9 +65,7 @@ def measure(job: Job) -> None:
     import paddle
 
     from stages.hardware.device import make_reproducible
-    from stages.network.inputs import channel_statistics
-    from stages.network.resnet import ResNetConfig, build_resnet
-    from stages.training.trainer import Trainer
+    from stages.training.trainer import Trainer, initial_network
     from stages.training.workers import total, worker_count, worker_rank
 
     params = job.params
@@ -78,12 +76,8 @@ def measure(job: Job) -> None:
         raise PipelineError(
             f"params.yaml: batch_size: {params.batch_size} exceeds the {len(data)} training images"
         )
-    network = build_resnet(
-        ResNetConfig(params.depth, params.width, params.stem),
-        params.seed,
-        params.zero_init_residual,
-    )
-    trainer = Trainer(params, network, *channel_statistics(data.images), len(data))
+    network, mean, std = initial_network(params, data.images)
+    trainer = Trainer(params, network, mean, std, len(data))
     network.train()
     size = image_size(0, params.epochs, params.progressive_sizes, params.progressive_fraction)
     losses: list[float] = []

@@ -12,8 +12,9 @@ import paddle.nn.functional as F
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from stages.network.inputs import normalise, resize
-from stages.network.resnet import ResNet, statistics_of, weights_of
+from stages.network.inputs import channel_statistics, normalise, resize
+from stages.network.resnet import ResNet, ResNetConfig, build_resnet, statistics_of, weights_of
+from stages.network.whitening import whiten_stem
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
 from stages.training.batches import Augmentation, Batch, epoch_batches
@@ -170,6 +171,18 @@ class Trainer:
     def result(self) -> ResNet:
         """The network to validate and to save: the averaged one if there is one."""
         return self.network if self.averaged is None else self.averaged
+
+
+def initial_network(
+    params: TrainParameters, images: NDArray[np.uint8]
+) -> tuple[ResNet, NDArray[np.float32], NDArray[np.float32]]:
+    """The network before training, and mean and std (3,) of the training images (N, 3, H, W)."""
+    mean, std = channel_statistics(images)
+    config = ResNetConfig(params.depth, params.width, params.stem)
+    network = build_resnet(config, params.seed, params.zero_init_residual)
+    if params.whiten_stem:
+        whiten_stem(network, images, mean, std)
+    return network, mean, std
 
 
 def make_optimizer(network: ResNet, params: TrainParameters) -> paddle.optimizer.Momentum:
