@@ -3,6 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,14 @@ def main() -> None:
     batch, flip = params.eval_batch_size, params.eval_flip
     processes = min(len(cpu.available_cores()), MOST_WORKERS)
     images, _ = random_images(options.steps * batch * processes)
-    half, classes = np.full(3, 0.5, np.float32), {"fine": list(range(CLASSES))}
+    half = np.full(3, 0.5, np.float32)
+    names: list[Any] = [f"class {i}" for i in range(CLASSES)]
+    classes = {"fine": names, "coarse": names[:1], "coarse_of_fine": [0 for _ in names]}
     config = ResNetConfig(*options.network)
     with tempfile.TemporaryDirectory() as folder:
         weights, description = Path(folder) / "model.safetensors", Path(folder) / "model.json"
         save_weights(weights, build_resnet(config, seed=0))
-        save_description(description, config, half, half, classes)
+        save_description(description, config, half, half, 1.0, classes)
         started = time.perf_counter()
         predict_logits(weights, description, images, batch, flip, "cpu")
         seconds = time.perf_counter() - started

@@ -117,7 +117,7 @@ def stored(tmp_path, classes):
     network.stem[1]._mean.set_value(paddle.rand([4]))
     paths = tmp_path / "model.safetensors", tmp_path / "model.json"
     save_weights(paths[0], network)
-    save_description(paths[1], SMALL, MEAN, STD, vars(classes))
+    save_description(paths[1], SMALL, MEAN, STD, 0.8, vars(classes))
     return network, *paths
 
 
@@ -125,6 +125,7 @@ def test_stored_model_gives_the_same_logits(stored, classes):
     network, weights, description = stored
     network.eval()
     model = load_model(weights, description)
+    assert model.temperature == 0.8
     images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
     expected = network(normalise(paddle.to_tensor(images), MEAN, STD)).numpy()
     np.testing.assert_array_equal(model.network(model.normalise(images)).numpy(), expected)
@@ -164,7 +165,7 @@ def test_damaged_or_missing_files_are_refused(stored):
     content = json.loads(description.read_text())
     content["network"]["depth"] = 19
     description.write_text(json.dumps(content))
-    assert "no network of depth 19" in refusal(weights, description)
+    assert "no model of this pipeline has this depth 19" in refusal(weights, description)
     description.write_text("{}")
     assert "model.json: not the description of a model" in refusal(weights, description)
     description.unlink()

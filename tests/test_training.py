@@ -16,6 +16,7 @@ from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
 from stages.training.loop import Job, train
+from stages.training.temperature import fit_temperature
 from stages.training.trainer import make_optimizer
 from stages.training.workers import (
     average_over_workers,
@@ -82,6 +83,7 @@ def test_training_learns(job, samples):
         {"mixup": 0.5, "cutmix": 0.5},
         {"ema_decay": 0.9},
         {"schedule": "cosine"},
+        {"whiten_stem": False},
         {"schedule": "step", "nesterov": False},
         {"depth": 18, "stem": "imagenet", "zero_init_residual": True},
     ],
@@ -101,7 +103,7 @@ def test_averaged_weights_lag_behind_the_current_ones(job):
     initial = build_resnet(config, job.params.seed).stem[0].weight.numpy()
     distances = []
     for decay in (0.0, 0.9999):
-        train(with_params(job, ema_decay=decay))
+        train(with_params(job, ema_decay=decay, whiten_stem=False))
         distances.append(
             np.abs(load_file(job.models / "model.safetensors")["stem.0.weight"] - initial).max()
         )
@@ -167,7 +169,9 @@ def test_batch_norm_statistics_are_the_mean_over_workers(job):
 
 def test_diverging_training_stops_in_one_line(job):
     for workers in (1, 2):
-        with pytest.raises(PipelineError, match=r"the mean loss is .* in epoch \d.*smaller lr"):
+        with pytest.raises(
+            PipelineError, match=r"the (mean|validation) loss is .* epoch \d.*smaller lr"
+        ):
             run_workers(
                 train,
                 with_params(job, lr=100.0, weight_decay=1.0, warmup=0.0, epochs=20),
@@ -195,3 +199,13 @@ def test_weight_decay_is_on_weights_only():
     for weight, initial in zip(weights_of(network), before, strict=True):
         factor = 0.95 if weight.ndim > 1 else 1.0
         np.testing.assert_allclose(weight.numpy(), factor * initial, rtol=1e-5)
+
+
+def test_temperature_makes_overconfident_logits_honest():
+    """Logits of which the labels are drawn, then made three times too sure of themselves."""
+    rng = np.random.default_rng(0)
+    honest = rng.normal(0, 2, (20_000, 10)).astype(np.float32)
+    labels = (honest + rng.gumbel(size=honest.shape)).argmax(1)
+    assert fit_temperature(3 * honest, labels) == pytest.approx(3, rel=0.03)
+    assert fit_temperature(honest, labels) == pytest.approx(1, rel=0.03)
+    assert fit_temperature(np.zeros((2, 10), np.float32), np.zeros(2, int)) > 0

@@ -1,6 +1,5 @@
 """Stores the logits of a split, and the table of classes made from them."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,27 +8,30 @@ from numpy.typing import NDArray
 
 from stages.dataset.samples import CLASSES, ClassNames
 from stages.evaluation.metrics import confusion_matrix, hits_in_top
+from stages.running.arrays import load_arrays, save_arrays
 from stages.running.errors import PipelineError
-from stages.running.outputs import replacing
 
 
 def save_predictions(path: Path, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
     """Write logits (N, 100) and labels (N,), in the order of the split."""
-    with replacing(path) as temporary:
-        np.savez(temporary, allow_pickle=False, logits=logits, labels=labels)
+    save_arrays(path, logits=logits, labels=labels)
 
 
 def load_predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Read what `save_predictions` wrote. Raises `PipelineError` if it is missing or not that."""
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            logits, labels = stored["logits"], stored["labels"]
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: not found; run `dvc repro`") from None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise PipelineError(f"{path}: not predictions of this pipeline ({error})") from None
-    if logits.shape != (len(labels), CLASSES) or not np.isfinite(logits).all():
+    logits, labels = load_arrays(path, ["logits", "labels"], "predictions of this pipeline")
+    if (
+        logits.dtype != np.float32
+        or logits.shape != (labels.size, CLASSES)
+        or not np.isfinite(logits).all()
+    ):
         raise PipelineError(f"{path}: expected finite logits of shape (N, {CLASSES})")
+    if (
+        labels.dtype != np.int64
+        or labels.shape != (len(logits),)
+        or not 0 <= labels.min() <= labels.max() < CLASSES
+    ):
+        raise PipelineError(f"{path}: expected N labels from 0 to {CLASSES - 1}")
     return logits, labels
 
 

@@ -16,19 +16,22 @@ from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
 from stages.running.errors import PipelineError
 from stages.running.outputs import replacing, write_text
 
-FORMAT = 1
+FORMAT = 2
+WIDEST = 512  # of the networks that params.yaml allows
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network in evaluation mode, its input normalisation and its class names.
+    """A network in evaluation mode, and all else that is needed to use it.
 
-    mean and std: float32 (3,), on the scale 0 to 1, per channel red, green, blue.
+    mean and std: float32 (3,), on the scale 0 to 1, per channel red, green, blue · temperature:
+    what logits are divided by, so that their softmax is as often right as it says.
     """
 
     network: ResNet
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
+    temperature: float
     class_names: dict[str, list[Any]]
 
     def normalise(self, images: NDArray[np.uint8]) -> paddle.Tensor:
@@ -39,8 +42,18 @@ class TrainedModel:
 def save_weights(path: Path, network: ResNet) -> None:
     """Write all parameters and batch-norm statistics; the same values give the same bytes."""
     state = {name: np.ascontiguousarray(t.numpy()) for name, t in network.state_dict().items()}
-    with replacing(path) as temporary:
-        save_file(dict(sorted(state.items())), temporary)
+    save_tensors(path, dict(sorted(state.items())))
+
+
+def save_tensors(
+    path: Path, tensors: dict[str, NDArray[np.float32]], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all. `PipelineError` if there is no room for it."""
+    try:
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise PipelineError(f"{path}: cannot be written ({error})") from None
 
 
 def save_description(
@@ -48,6 +61,7 @@ def save_description(
     config: ResNetConfig,
     mean: NDArray[np.float32],
     std: NDArray[np.float32],
+    temperature: float,
     class_names: dict[str, list[Any]],
 ) -> None:
     """Write what is needed beside the weights to use the network, as JSON."""
@@ -61,6 +75,7 @@ def save_description(
             "mean": [float(value) for value in mean],
             "std": [float(value) for value in std],
         },
+        "temperature": temperature,
         "classes": class_names,
     }
     write_text(path, json.dumps(description, indent=1) + "\n")
@@ -76,19 +91,17 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
         if stored["format"] != FORMAT or stored["network"].pop("family") != "resnet":
             raise ValueError("written by another version")
         config = ResNetConfig(**stored["network"])
-        if config.depth not in BLOCKS_PER_GROUP or config.stem not in ("cifar", "imagenet"):
-            raise ValueError(f"no network of depth {config.depth} with stem {config.stem}")
         mean, std = (np.array(stored["input"][key], np.float32) for key in ("mean", "std"))
-        if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
-            raise ValueError("mean and std are not three positive numbers each")
-        network = ResNet(config)
+        temperature, class_names = float(stored["temperature"]), stored["classes"]
+        _check(config, mean, std, temperature, class_names)
         tensors = load_file(weights)
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename or weights}: not found; run `dvc repro`") from None
     except safetensors.SafetensorError as error:
         raise PipelineError(f"{weights}: not a safetensors file ({error})") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PipelineError(f"{description}: not the description of a model ({error})") from None
+    network = ResNet(config)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
     wrong = sorted(expected.items() ^ found.items())
@@ -98,6 +111,36 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
             f"{weights} does not fit {description}: tensor {name} should have shape "
             f"{expected.get(name, 'none')} and has {found.get(name, 'none')}"
         )
+    for name, value in tensors.items():
+        if value.dtype != np.float32 or not np.isfinite(value).all():
+            raise PipelineError(f"{weights}: tensor {name} is not of finite float32 numbers")
     network.set_state_dict({name: paddle.to_tensor(value) for name, value in tensors.items()})
     network.eval()
-    return TrainedModel(network, mean, std, stored["classes"])
+    return TrainedModel(network, mean, std, temperature, class_names)
+
+
+def _check(
+    config: ResNetConfig,
+    mean: NDArray[np.float32],
+    std: NDArray[np.float32],
+    temperature: float,
+    class_names: dict[str, list[Any]],
+) -> None:
+    """Raise `ValueError` for a value that `save_description` would not write."""
+    fine, coarse, coarse_of_fine = (
+        class_names[key] for key in ("fine", "coarse", "coarse_of_fine")
+    )
+    positive = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
+    right = {
+        f"depth {config.depth}": config.depth in BLOCKS_PER_GROUP,
+        f"stem {config.stem}": config.stem in ("cifar", "imagenet"),
+        f"width {config.width}": isinstance(config.width, int) and 1 <= config.width <= WIDEST,
+        "number of classes": len(fine) == len(coarse_of_fine) == config.classes,
+        "class name": all(isinstance(name, str) for name in [*fine, *coarse]),
+        "superclass": all(label in range(len(coarse)) for label in coarse_of_fine),
+        "mean or std": mean.shape == std.shape == (3,) and positive,
+        f"temperature {temperature}": 0 < temperature < np.inf,
+    }
+    for what, is_right in right.items():
+        if not is_right:
+            raise ValueError(f"no model of this pipeline has this {what}")

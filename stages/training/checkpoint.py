@@ -15,12 +15,11 @@ import numpy as np
 import paddle
 import safetensors
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from stages.network.resnet import statistics_of, weights_of
+from stages.network.storage import save_tensors
 from stages.parameters.loading import read_mapping
 from stages.parameters.train import TrainParameters
-from stages.running.outputs import replacing
 from stages.training.trainer import Trainer
 from stages.training.workers import gather, total, worker_rank
 
@@ -84,8 +83,7 @@ class Checkpoint:
             "scaler": {k: np.asarray(v).tolist() for k, v in trainer.scaler.state_dict().items()},
         }
         text = json.dumps(progress)
-        with replacing(self.path) as temporary:
-            save_file(arrays, temporary, {"progress": text, "sha256": _sha256(text, arrays)})
+        save_tensors(self.path, arrays, {"progress": text, "sha256": _sha256(text, arrays)})
 
     def restore(self) -> None:
         """Go on from the saved state if there is one.

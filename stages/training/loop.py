@@ -17,7 +17,7 @@ from stages.running.errors import PipelineError
 from stages.running.outputs import write_text
 from stages.training.checkpoint import Checkpoint
 from stages.training.trainer import Trainer, initial_network
-from stages.training.validation import validate
+from stages.training.validation import calibrated_temperature, validate
 from stages.training.workers import worker_rank
 
 
@@ -76,8 +76,9 @@ def train(job: Job) -> None:
     if first:
         seconds = checkpoint.seconds()
         images = params.epochs * trainer.steps * params.batch_size
+        temperature = calibrated_temperature(trainer.result(), val.images, val.fine, mean, std)
         save_weights(job.models / "model.safetensors", trainer.result())
-        save_description(job.models / "model.json", network.config, mean, std, classes)
+        save_description(job.models / "model.json", network.config, mean, std, temperature, classes)
         history = pd.DataFrame(checkpoint.history).to_csv(index=False, lineterminator="\n")
         write_text(job.reports / "history.csv", history)
         timing = {"train_seconds": round(seconds), "images_per_second": round(images / seconds, 1)}

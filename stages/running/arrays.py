@@ -1,0 +1,37 @@
+"""Stores NumPy arrays as .npz files, and trusts nothing when it reads them."""
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.running.errors import PipelineError
+from stages.running.outputs import replacing
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write an uncompressed .npz, whole or not at all; the same arrays give the same bytes."""
+    with replacing(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **arrays)
+
+
+def load_arrays(path: Path, names: list[str], content: str) -> list[NDArray[Any]]:
+    """The arrays called `names` of an .npz that `save_arrays` wrote.
+
+    `content` says in the error what was expected. Raises `PipelineError` if the file is missing,
+    damaged, or anything that `save_arrays` does not write: no object is unpickled, and nothing is
+    decompressed, so that no more memory is taken than the file is large.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if any(member.file_size != member.compress_size for member in archive.infolist()):
+                raise ValueError("it is compressed")
+        with np.load(path, allow_pickle=False) as stored:
+            return [stored[name] for name in names]
+    except FileNotFoundError:
+        raise PipelineError(f"{path}: not found; run `dvc repro`") from None
+    except Exception as error:  # a damaged file makes the libraries raise what they please
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise PipelineError(f"{path}: not {content} ({reason}); run `dvc repro`") from None
