@@ -167,18 +167,14 @@ def test_batch_norm_statistics_are_the_mean_over_workers(job):
     np.testing.assert_allclose(means[1], means[0], atol=1e-5)
 
 
-def test_diverging_training_stops_in_one_line(job):
-    for workers in (1, 2):
-        with pytest.raises(
-            PipelineError, match=r"the (mean|validation) loss is .* epoch \d.*smaller lr"
-        ):
-            run_workers(
-                train,
-                with_params(job, lr=100.0, weight_decay=1.0, warmup=0.0, epochs=20),
-                workers,
-                "cpu",
-            )
-        assert not (job.models / "model.safetensors").exists()
+@pytest.mark.parametrize("workers", [1, 2])
+def test_diverging_training_stops_in_one_line(job, workers):
+    hopeless = with_params(job, lr=100.0, weight_decay=1.0, warmup=0.0, epochs=20)
+    with pytest.raises(
+        PipelineError, match=r"the (mean|validation) loss is .* epoch \d.*smaller lr"
+    ):
+        run_workers(train, hopeless, workers, "cpu")
+    assert not (job.models / "model.safetensors").exists()
 
 
 def test_batch_larger_than_the_data_is_refused(job):
