@@ -5,6 +5,7 @@ import paddle
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from stages.network.convolution import Conv3x3
 from stages.network.inputs import channel_statistics, normalise
 from stages.network.resnet import (
     BLOCKS_PER_GROUP,
@@ -174,6 +175,22 @@ def test_damaged_or_missing_files_are_refused(stored):
 
 def test_depths_are_those_of_the_contract():
     assert sorted(BLOCKS_PER_GROUP) == [18, 20, 32, 34, 44, 50, 56, 101, 110, 152]
+
+
+@pytest.mark.parametrize(("depth", "convolutions"), [(18, 16), (50, 16)])
+def test_dirac_init_passes_the_input_on(depth, convolutions):
+    """In each 3×3 convolution of the blocks, also where channels double and the stride is 2."""
+    network = build_resnet(ResNetConfig(depth, 4), seed=0, dirac_init=True)
+    found = [layer for layer in network.groups.sublayers() if isinstance(layer, Conv3x3)]
+    assert len(found) == convolutions
+    for convolution in found:
+        channels = convolution.weight.shape[1]
+        x = paddle.rand([2, channels, 8, 8])
+        y = convolution(x).numpy()
+        stride = 8 // y.shape[-1]
+        np.testing.assert_allclose(y[:, :channels], x.numpy()[:, :, ::stride, ::stride], atol=1e-5)
+        others = convolution.weight.numpy()[channels:]
+        assert (others != 0).all()
 
 
 def test_whitened_stem_responds_to_real_patches_without_correlation(samples):

@@ -84,6 +84,7 @@ def test_training_learns(job, samples):
         {"ema_decay": 0.9},
         {"schedule": "cosine"},
         {"whiten_stem": False},
+        {"dirac_init": False},
         {"schedule": "step", "nesterov": False},
         {"depth": 18, "stem": "imagenet", "zero_init_residual": True},
     ],

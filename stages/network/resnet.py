@@ -127,11 +127,15 @@ def statistics_of(network: nn.Layer) -> list[paddle.Tensor]:
     return [p for p in network.parameters() if p.stop_gradient]
 
 
-def build_resnet(config: ResNetConfig, seed: int, zero_init_residual: bool = False) -> ResNet:
+def build_resnet(
+    config: ResNetConfig, seed: int, zero_init_residual: bool = False, dirac_init: bool = False
+) -> ResNet:
     """A ResNet with He initialisation (https://arxiv.org/abs/1502.01852), the same for one `seed`.
 
     With `zero_init_residual` each block starts as its shortcut: the scale of its last batch norm is
-    zero (Goyal et al., https://arxiv.org/abs/1706.02677, section 5.1).
+    zero (Goyal et al., https://arxiv.org/abs/1706.02677, section 5.1). With `dirac_init` the 3×3
+    convolutions of the blocks start by passing on their input, in as many of their output channels
+    as there are input channels (Jordan, https://arxiv.org/abs/2404.00498, section 3.3).
     """
     paddle.seed(seed)
     network = ResNet(config)
@@ -141,4 +145,16 @@ def build_resnet(config: ResNetConfig, seed: int, zero_init_residual: bool = Fal
             he_normal(layer.weight)
         elif zero_init_residual and isinstance(layer, BasicBlock | BottleneckBlock):
             nn.initializer.Constant(0.0)(layer.last_norm.weight)
+    for layer in network.groups.sublayers() if dirac_init else ():
+        if isinstance(layer, Conv3x3):
+            _pass_input_on(layer.weight)
     return network
+
+
+def _pass_input_on(weight: paddle.Tensor) -> None:
+    """Make the filters (K, C, 3, 3) the identity of the input channels, as far as both go."""
+    values = weight.numpy()
+    channels = range(min(values.shape[:2]))
+    values[channels] = 0
+    values[channels, channels, 1, 1] = 1
+    weight.set_value(values)

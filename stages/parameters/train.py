@@ -23,6 +23,7 @@ class TrainParameters:
     stem: str = choice("cifar", "imagenet")
     zero_init_residual: bool = switch()
     whiten_stem: bool = switch()
+    dirac_init: bool = switch()
 
     seed: int = whole(0, 2**32 - 1)
     epochs: int = whole(1, 10_000)

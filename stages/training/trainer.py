@@ -179,7 +179,7 @@ def initial_network(
     """The network before training, and mean and std (3,) of the training images (N, 3, H, W)."""
     mean, std = channel_statistics(images)
     config = ResNetConfig(params.depth, params.width, params.stem)
-    network = build_resnet(config, params.seed, params.zero_init_residual)
+    network = build_resnet(config, params.seed, params.zero_init_residual, params.dirac_init)
     if params.whiten_stem:
         whiten_stem(network, images, mean, std)
     return network, mean, std
