@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
 
 from benchmarks.runner import BLOCKS_PER_GROUP
 from benchmarks.workspace import copy_pipeline, lines_of, set_params
@@ -34,6 +35,7 @@ PROCESSED = Path("data/processed")
 TORCH_PYTHON = Path(".venv-bench/bin/python")
 SPLITS = ("train", "val", "test")
 QUICK_IMAGES = 1280  # of each split
+EPOCH = re.compile(r"epoch +\d+/\d+ .* ([\d.]+) min,")  # the line of the stage train
 
 
 def main() -> None:
@@ -48,9 +50,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         prepare(workspace, options.quick)
-        project = train_project(workspace)
-        seconds = json.loads((workspace / "reports/timing.json").read_text())["train_seconds"]
-        peer = train_peer(workspace, params, seconds)
+        if options.log:
+            project = curve(Path(), minutes_in(options.log))
+        else:
+            project = train_project(workspace)
+        peer = train_peer(workspace, params, 60 * project["minutes"].max())
     table = pd.concat([project.assign(runner="project"), peer.assign(runner="pytorch-cifar100")])
     table = table[["runner", "epoch", "minutes", "split", "top1"]]
     print(table.to_string(index=False))
@@ -66,6 +70,11 @@ def parse_options() -> argparse.Namespace:
         prog="python -m benchmarks.time_to_accuracy", description=__doc__
     )
     parser.add_argument("--output", type=Path, help=f"a folder; default: {OUTPUT}")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        help="what `make repro` printed in this folder: its training is not done once more",
+    )
     parser.add_argument(
         "--quick", action="store_true", help="two epochs of few images, to try it out"
     )
@@ -100,13 +109,31 @@ def train_project(workspace: Path) -> pd.DataFrame:
     ends = [
         time.perf_counter()
         for line in lines_of([sys.executable, "-m", "stages.train"], workspace)
-        if re.match(r"epoch +\d+/\d+ ", line)
+        if EPOCH.match(line)
     ]
     list(lines_of([sys.executable, "-m", "stages.evaluate"], workspace))
-    history = pd.read_csv(workspace / "reports/history.csv")
     timing = json.loads((workspace / "reports/timing.json").read_text())
+    return curve(workspace, (timing["train_seconds"] - ends[-1] + np.array(ends)) / 60)
+
+
+def minutes_in(log: Path) -> NDArray[np.float64]:
+    """The minutes, to a tenth, at which the epochs ended, from the lines of the stage train."""
+    matches = map(EPOCH.match, log.read_text(encoding="utf-8").splitlines())
+    return np.array([float(match[1]) for match in matches if match])
+
+
+def curve(workspace: Path, minutes: NDArray[np.float64]) -> pd.DataFrame:
+    """Columns epoch, minutes, split and top1 of the results in `workspace`.
+
+    Raises `PipelineError` if these are not of as many epochs as there are `minutes`.
+    """
+    history = pd.read_csv(workspace / "reports/history.csv")
     metrics = json.loads((workspace / "reports/metrics.json").read_text())
-    minutes = (timing["train_seconds"] - ends[-1] + np.array(ends)) / 60
+    if len(minutes) != len(history):
+        raise PipelineError(
+            f"{len(minutes)} epochs in the log, {len(history)} in reports/history.csv; "
+            "give the log of the training that wrote it"
+        )
     val = pd.DataFrame({"epoch": history["epoch"], "minutes": minutes, "top1": history["val_top1"]})
     test = val.tail(1).assign(split="test", top1=metrics["top1"])
     return pd.concat([val.assign(split="val"), test])

@@ -13,6 +13,8 @@ from benchmarks import peer_recipe, throughput, time_to_accuracy
 from benchmarks.runner import depth_and_width
 from benchmarks.stock_resnet import stock_resnet
 from stages.network.resnet import ResNet, ResNetConfig
+from stages.running.errors import PipelineError
+from stages.training.loop import epoch_line
 from tests.conftest import ROOT
 
 TORCH_PYTHON = ROOT / throughput.TORCH_PYTHON
@@ -198,6 +200,27 @@ def test_plot_shows_both_runners(tmp_path):
     assert "41.0%" in labels[0]
     assert "19.0%" in labels[1]
     assert len(axes.get_lines()) == 4
+
+
+def test_curve_comes_from_the_lines_of_a_training(tmp_path):
+    row = {"epoch": 1, "image_size": 24, "lr": 0.1}
+    row |= {f"{split}_{score}": 0.5 for split in ("train", "val") for score in ("loss", "top1")}
+    lines = [
+        epoch_line(row | {"epoch": i}, 2, 330.0, seconds) for i, seconds in ((1, 126), (2, 240))
+    ]
+    log = tmp_path / "repro.log"
+    log.write_text("\n".join(["Running stage 'train':", *lines, "evaluate: top1 0.41"]))
+    assert time_to_accuracy.minutes_in(log).tolist() == [2.1, 4.0]
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/metrics.json").write_text('{"top1": 0.41}')
+    history = pd.DataFrame([row, row | {"epoch": 2, "val_top1": 0.6}])
+    history.to_csv(tmp_path / "reports/history.csv", index=False)
+    table = time_to_accuracy.curve(tmp_path, time_to_accuracy.minutes_in(log))
+    assert table["split"].tolist() == ["val", "val", "test"]
+    assert table["minutes"].tolist() == [2.1, 4.0, 4.0]
+    assert table["top1"].tolist() == [0.5, 0.6, 0.41]
+    with pytest.raises(PipelineError, match=r"^1 epochs in the log, 2 in reports/history.csv"):
+        time_to_accuracy.curve(tmp_path, np.array([2.1]))
 
 
 def test_requirements_name_an_exact_torch():
