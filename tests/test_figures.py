@@ -1,14 +1,19 @@
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from stages.evaluation.predictions import Predictions, class_table
+from stages.figures.charts import Results, charts
+from stages.figures.class_accuracy import class_accuracy
 from stages.figures.confusion import class_confusion, superclass_confusion, superclass_pairs
 from stages.figures.curves import learning_curves
+from stages.figures.filters import first_layer_filters
 from stages.figures.gallery import confident_mistakes
-from stages.figures.report import render_report
+from stages.figures.reliability import reliability_diagram
 from stages.figures.style import save_figure
 from stages.figures.tables import read_table
 from stages.running.errors import PipelineError
@@ -30,6 +35,24 @@ HISTORY = pd.DataFrame(
 @pytest.fixture
 def counts() -> np.ndarray:
     return np.random.default_rng(0).integers(1, 50, (100, 100))
+
+
+@pytest.fixture
+def results(samples, classes) -> Results:
+    """Of 500 images, most of them answered wrongly."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, (500, 100)).astype(np.float32)
+    logits[np.arange(500), samples.fine] += 2
+    return Results(
+        images=samples.images,
+        predictions=Predictions(logits, samples.fine, 0.9),
+        classes=classes,
+        history=HISTORY,
+        per_class=class_table(logits, samples.fine, classes),
+        filters=rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
+        bins=15,
+        gallery_images=6,
+    )
 
 
 def test_figures_are_written_with_the_same_bytes_each_time(tmp_path, counts, classes):
@@ -89,35 +112,58 @@ def test_gallery_shows_the_most_confident_mistakes_first(classes):
     assert titles == ["class 02", "class 03"]
 
 
-def test_report_shows_the_numbers_and_needs_no_other_file(tmp_path, classes):
-    save_figure(learning_curves(HISTORY), tmp_path / "curves.png", 40)
-    metrics = {
-        "top1": 0.6789,
-        "top5": 0.9,
-        "superclass_top1": 0.8,
-        "errors_in_superclass": 0.3,
-        "loss": 1.25,
-    }
+def test_class_accuracy_is_sorted_and_names_both_ends(classes):
+    rng = np.random.default_rng(0)
+    superclasses = [classes.coarse[i] for i in classes.coarse_of_fine]
+    table = pd.DataFrame({"class": classes.fine, "superclass": superclasses})
+    table["top1"] = rng.permutation(np.linspace(0.2, 0.9, 100))
+    (axes,) = class_accuracy(table).axes
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights == sorted(table["top1"], reverse=True)
+    ranked = table.sort_values("top1", ascending=False)["class"].tolist()
+    assert [text.get_text() for text in axes.texts] == ranked[:10] + ranked[-10:]
+
+
+def test_reliability_diagram_leaves_empty_bins_out():
     table = pd.DataFrame(
         {
-            "class": ["<b>bold</b>", "b"],
-            "superclass": ["c", "d"],
-            "images": [10, 10],
-            "top1": [0.9, 0.1],
-            "top5": [1.0, 0.2],
-            "superclass_top1": [1.0, 0.2],
-            "taken_for": ["b", ""],
-            "taken_for_images": [1, 0],
+            "from": [0.0, 0.5],
+            "to": [0.5, 1.0],
+            "images": [0, 10],
+            "confidence": [0.0, 0.8],
+            "top1": [0.0, 0.7],
         }
     )
-    page = render_report(
-        metrics, [("Curves", "How to read", tmp_path / "curves.png")], table, HISTORY
-    )
-    assert "67.89 %" in page
-    assert "&lt;b&gt;bold" in page
-    assert page.index('<th scope="row">b<') < page.index("&lt;b&gt;bold")  # worst first
-    assert 'src="data:image/png;base64,' in page
-    assert not re.search(r'(src|href)="(?!data:)', page)
+    accuracy, _ = reliability_diagram(table, table).axes
+    assert [line.get_ydata().tolist() for line in accuracy.get_lines()[1:]] == [[0.7], [0.7]]
+
+
+def test_every_filter_is_drawn():
+    weights = np.random.default_rng(0).normal(size=(20, 3, 3, 3)).astype(np.float32)
+    figure = first_layer_filters(weights)
+    assert sum(bool(axes.images) for axes in figure.axes) == 20
+
+
+def test_charts_say_what_the_run_shows(results):
+    found = {chart.title: chart for chart in charts(results)}
+    assert len(found) == 9
+    wrong = results.predicted != results.labels
+    assert f"Of {wrong.sum():,} mistakes" in found["Class confusion"].finding
+    assert "40.0% of the validation images" in found["Learning curves"].finding
+    assert f"{results.pairs['images'].iloc[0]} images" in found["Most confused pairs"].finding
+    for chart in found.values():
+        assert not re.search("nan|inf", chart.finding)
+        assert chart.file.startswith("gallery/") == (
+            chart.title in ("Most confused pairs", "Most confident mistakes", "Right answers")
+        )
+
+
+def test_charts_of_a_run_without_mistakes_are_drawn(results):
+    perfect = 20 * np.eye(100, dtype=np.float32)[results.labels]
+    flawless = replace(results, predictions=Predictions(perfect, results.labels, 1.0))
+    found = {chart.title: chart.finding for chart in charts(flawless)}
+    assert found["Most confused pairs"] == "There is no mistake."
+    assert "Of 0 mistakes" in found["Class confusion"]
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n"])

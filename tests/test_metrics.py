@@ -1,9 +1,18 @@
 import numpy as np
 import pytest
+from scipy.stats import binom
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 
 from stages.evaluation import metrics
-from stages.evaluation.predictions import class_table, load_predictions, save_predictions
+from stages.evaluation.intervals import bootstrap_interval, interval_table
+from stages.evaluation.pairs import confused_pairs
+from stages.evaluation.predictions import (
+    Predictions,
+    class_table,
+    load_predictions,
+    save_predictions,
+)
 from stages.running.errors import PipelineError
 
 
@@ -20,7 +29,8 @@ def scored() -> tuple[np.ndarray, np.ndarray]:
 def test_scores_equal_scikit_learns(scored, classes):
     logits, labels = scored
     coarse = np.array(classes.coarse_of_fine)
-    found = metrics.score(logits, labels, coarse)
+    scores = metrics.scores_per_image(logits, labels, coarse)
+    found = {name: values.mean() for name, values in scores.items()}
     predicted = logits.argmax(1)
     names = np.arange(100)
     probabilities = metrics.softmax(logits)
@@ -29,10 +39,41 @@ def test_scores_equal_scikit_learns(scored, classes):
     superclass = accuracy_score(coarse[labels], coarse[predicted])
     assert found["superclass_top1"] == pytest.approx(superclass)
     assert found["loss"] == pytest.approx(log_loss(labels, probabilities, labels=names))
+    summed = np.stack([probabilities[:, coarse == i].sum(1) for i in range(20)], axis=1)
+    expected = top_k_accuracy_score(coarse[labels], summed, k=1, labels=np.arange(20))
+    assert found["superclass_top1_summed"] == pytest.approx(expected)
     errors = predicted != labels
-    assert found["errors_in_superclass"] == pytest.approx(
+    assert metrics.errors_in_superclass(scores) == pytest.approx(
         accuracy_score(coarse[labels[errors]], coarse[predicted[errors]])
     )
+
+
+def test_reliability_equals_scikit_learns(scored):
+    logits, labels = scored
+    probabilities = metrics.softmax(logits)
+    right = probabilities.argmax(1) == labels
+    expected = calibration_curve(right, probabilities.max(1), n_bins=15)
+    table = metrics.reliability(probabilities, labels, 15)
+    assert table["images"].sum() == len(labels)
+    filled = table[table["images"] > 0]
+    np.testing.assert_allclose(filled["top1"], expected[0])
+    np.testing.assert_allclose(filled["confidence"], expected[1])
+
+
+def test_bootstrap_interval_is_that_of_the_binomial_distribution():
+    """With 0 and 1 the resampled mean is a binomial share."""
+    values = np.repeat([1.0, 0.0], [700, 300])
+    expected = np.array(binom.interval(0.95, 1000, 0.7)) / 1000
+    np.testing.assert_allclose(bootstrap_interval(values, resamples=4000), expected, atol=0.003)
+    assert bootstrap_interval(np.ones(50)) == (1, 1)
+
+
+def test_intervals_have_a_row_per_metric(scored, classes):
+    scores = metrics.scores_per_image(*scored, np.array(classes.coarse_of_fine))
+    table = interval_table(scores)
+    assert list(table["metric"]) == list(scores)
+    assert (table["low"] < table["value"]).all()
+    assert (table["value"] < table["high"]).all()
 
 
 def test_confusion_matrix_equals_scikit_learns(scored):
@@ -54,14 +95,14 @@ def test_calibration_error_of_a_case_computed_by_hand():
 def test_huge_logits_give_finite_scores():
     logits = np.array([[1e4, -1e4], [-1e4, 1e4]], np.float32)
     labels = np.array([0, 0])
-    assert metrics.log_loss(logits, labels) == pytest.approx(1e4)
+    np.testing.assert_allclose(metrics.losses(logits, labels), [0, 2e4])
     np.testing.assert_array_equal(metrics.softmax(logits), [[1, 0], [0, 1]])
 
 
 def test_no_error_at_all_is_no_division_by_zero(classes):
     logits = np.eye(100, dtype=np.float32)
-    found = metrics.score(logits, np.arange(100), np.array(classes.coarse_of_fine))
-    assert (found["top1"], found["errors_in_superclass"]) == (1, 0)
+    scores = metrics.scores_per_image(logits, np.arange(100), np.array(classes.coarse_of_fine))
+    assert (scores["top1"].mean(), metrics.errors_in_superclass(scores)) == (1, 0)
 
 
 def test_class_table_has_a_row_per_class(scored, classes):
@@ -84,11 +125,29 @@ def test_class_without_mistakes_is_taken_for_nothing(classes):
     assert (table["taken_for"] == "").all()
 
 
+def test_pairs_are_those_with_the_most_mistakes(classes):
+    counts = np.diag(np.full(100, 50))
+    counts[3, 7], counts[7, 3], counts[0, 20], counts[9, 8] = 4, 5, 6, 1
+    found = confused_pairs(counts, classes, most=2).to_dict("list")
+    assert found == {
+        "class_a": ["class 03", "class 00"],
+        "class_b": ["class 07", "class 20"],
+        "a_as_b": [4, 6],
+        "b_as_a": [5, 0],
+        "images": [9, 6],
+        "same_superclass": [False, True],
+    }
+    assert len(confused_pairs(counts, classes, most=20)) == 3
+    assert confused_pairs(np.diag(np.full(100, 50)), classes, most=20).empty
+
+
 def test_predictions_survive_a_round_trip(tmp_path, scored):
     path = tmp_path / "test.npz"
-    save_predictions(path, *scored)
-    for found, expected in zip(load_predictions(path), scored, strict=True):
-        np.testing.assert_array_equal(found, expected)
+    save_predictions(path, Predictions(*scored, 0.8))
+    found = load_predictions(path)
+    np.testing.assert_array_equal(found.logits, scored[0])
+    np.testing.assert_array_equal(found.labels, scored[1])
+    assert found.temperature == 0.8
 
 
 def test_damaged_predictions_are_refused(tmp_path, scored):
@@ -99,6 +158,35 @@ def test_damaged_predictions_are_refused(tmp_path, scored):
     with pytest.raises(PipelineError, match="not predictions"):
         load_predictions(path)
     logits, labels = scored
-    save_predictions(path, np.full_like(logits, np.nan), labels)
-    with pytest.raises(PipelineError, match="finite"):
+    for bad, reason in [
+        (Predictions(np.full_like(logits, np.nan), labels, 1.0), "finite"),
+        (Predictions(logits[:, :99], labels, 1.0), "of shape"),
+        (Predictions(logits, labels + 1, 1.0), "labels from 0 to 99"),
+        (Predictions(logits, labels, -1.0), "temperature"),
+    ]:
+        save_predictions(path, bad)
+        with pytest.raises(PipelineError, match=reason):
+            load_predictions(path)
+
+
+@pytest.mark.parametrize("kind", ["compressed", "objects", "missing"])
+def test_arrays_of_other_kinds_are_refused(tmp_path, kind):
+    """A file that would grow when it is unpacked, one that would run code, and a part of one."""
+    path, trace = tmp_path / "test.npz", tmp_path / "trace"
+
+    class Hostile:
+        def __reduce__(self):
+            return trace.touch, ()
+
+    if kind == "compressed":
+        np.savez_compressed(path, logits=np.zeros((10_000, 100), np.float32))
+    elif kind == "objects":
+        np.savez(path, logits=np.array([Hostile()], dtype=object), labels=np.zeros(1))
+    else:
+        np.savez(path, labels=np.zeros(1))
+    with pytest.raises(
+        PipelineError, match=r"test\.npz: not predictions of this pipeline \("
+    ) as caught:
         load_predictions(path)
+    assert "\n" not in str(caught.value)
+    assert not trace.exists()

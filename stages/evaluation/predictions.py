@@ -1,5 +1,6 @@
 """Stores the logits of a split, and the table of classes made from them."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,37 @@ from stages.running.arrays import load_arrays, save_arrays
 from stages.running.errors import PipelineError
 
 
-def save_predictions(path: Path, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> None:
-    """Write logits (N, 100) and labels (N,), in the order of the split."""
-    save_arrays(path, logits=logits, labels=labels)
+@dataclass(frozen=True)
+class Predictions:
+    """What a network answered for N images.
+
+    logits: float32 (N, 100) · labels: int64 (N,), the actual classes · temperature: what to divide
+    the logits by before a softmax, to get probabilities that are as often right as they say.
+    """
+
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    temperature: float
 
 
-def load_predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Write the predictions in the order of the split; the same ones give the same bytes."""
+    save_arrays(
+        path,
+        logits=predictions.logits,
+        labels=predictions.labels,
+        temperature=np.array(predictions.temperature),
+    )
+
+
+def load_predictions(path: Path) -> Predictions:
     """Read what `save_predictions` wrote. Raises `PipelineError` if it is missing or not that."""
-    logits, labels = load_arrays(path, ["logits", "labels"], "predictions of this pipeline")
+    names = ["logits", "labels", "temperature"]
+    logits, labels, temperature = load_arrays(path, names, "predictions of this pipeline")
     if (
         logits.dtype != np.float32
         or logits.shape != (labels.size, CLASSES)
+        or not labels.size
         or not np.isfinite(logits).all()
     ):
         raise PipelineError(f"{path}: expected finite logits of shape (N, {CLASSES})")
@@ -32,7 +53,9 @@ def load_predictions(path: Path) -> tuple[NDArray[np.float32], NDArray[np.int64]
         or not 0 <= labels.min() <= labels.max() < CLASSES
     ):
         raise PipelineError(f"{path}: expected N labels from 0 to {CLASSES - 1}")
-    return logits, labels
+    if temperature.dtype != np.float64 or temperature.shape or not 0 < temperature < np.inf:
+        raise PipelineError(f"{path}: expected a temperature above 0")
+    return Predictions(logits, labels, float(temperature))
 
 
 def class_table(

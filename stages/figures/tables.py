@@ -1,8 +1,12 @@
-"""Reads the tables that the figures are drawn from."""
+"""Reads the tables and weights that the figures are drawn from."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import safetensors
+from numpy.typing import NDArray
 
 from stages.running.errors import PipelineError
 
@@ -18,3 +22,45 @@ def read_table(path: Path) -> pd.DataFrame:
     if table.empty:
         raise PipelineError(f"{path}: has no rows; run `dvc repro`")
     return table
+
+
+def first_filters(weights: Path) -> NDArray[np.float32]:
+    """The weights (K, 3, S, S) of the first convolution of a stored network.
+
+    Raises `PipelineError` if the file is missing, or not such a network.
+    """
+    try:
+        with safetensors.safe_open(weights, "numpy") as file:
+            filters: NDArray[np.float32] = file.get_tensor("stem.0.weight")
+    except FileNotFoundError:
+        raise PipelineError(f"{weights}: not found; run `dvc repro`") from None
+    except safetensors.SafetensorError as error:
+        raise PipelineError(f"{weights}: not a network of this pipeline ({error})") from None
+    if filters.ndim != 4 or filters.shape[1] != 3:
+        raise PipelineError(f"{weights}: the first convolution does not take colour images")
+    return filters
+
+
+def describe_training(
+    description: Path, summary: pd.DataFrame, history: pd.DataFrame
+) -> dict[str, str]:
+    """What was trained, in words: from models/model.json, models/summary.csv and the history.
+
+    Raises `PipelineError` if the first is missing or not the description of a network.
+    """
+    try:
+        network = json.loads(description.read_text(encoding="utf-8"))["network"]
+        name = f"ResNet-{network['depth']}, width {network['width']}, stem {network['stem']}"
+    except FileNotFoundError:
+        raise PipelineError(f"{description}: not found; run `dvc repro`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(f"{description}: not the description of a model ({error})") from None
+    total = summary.iloc[-1]
+    sizes = history.groupby("image_size", sort=False)["epoch"].count()
+    return {
+        "Network": name,
+        "Parameters": f"{total['parameters']:,}",
+        "Multiply-adds per image": f"{total['multiply_adds']:,}",
+        "Epochs": ", then ".join(f"{n} on images of {size} pixels" for size, n in sizes.items()),
+        "Highest learning rate at the end of an epoch": f"{history['lr'].max():.3g}",
+    }

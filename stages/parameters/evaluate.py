@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from stages.parameters.loading import switch, whole
+from stages.parameters.loading import choice, switch, whole
 
 
 @dataclass(frozen=True)
@@ -12,3 +12,4 @@ class EvaluateParameters:
     eval_batch_size: int = whole(1, 10_000)
     eval_flip: bool = switch()
     calibration_bins: int = whole(1, 1000)
+    device: str = choice("auto", "cpu", "gpu")

@@ -1,0 +1,222 @@
+"""`python -m stages.predict` on pictures of all kinds, good ones and bad ones."""
+
+import io
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from stages.dataset.splits import load_split
+from stages.prediction.answers import as_blocks
+from stages.prediction.images import picture_files, read_image
+from stages.running.errors import PipelineError
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def pictures(finished, tmp_path_factory):
+    """A folder with 20 test images as PNG, their predicted classes, and the trained model."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images = load_split(finished.path / "data/processed/test.npz").images[::500]
+    for index, image in enumerate(images):
+        (folder / "deep").mkdir(exist_ok=True)
+        path = folder / ("deep" if index % 2 else ".") / f"{index:02}.png"
+        Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    return folder
+
+
+@pytest.fixture
+def bare(finished, tmp_path):
+    """A folder that has the model's two files and nothing else, not even params.yaml."""
+    (tmp_path / "models").mkdir()
+    for name in ("model.safetensors", "model.json"):
+        shutil.copy(finished.path / "models" / name, tmp_path / "models")
+    return tmp_path
+
+
+def predict(folder, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "stages.predict", *map(str, arguments)],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+        **options,
+    )
+
+
+def test_folder_is_answered_from_the_bare_model(bare, pictures, finished):
+    done = predict(bare, pictures, "--json", "--top", 3, "--saw", "saw")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    found = {line["picture"].rsplit("/", 1)[1]: line["answers"] for line in lines}
+    assert sorted(found) == [f"{i:02}.png" for i in range(len(found))]
+    names = json.loads((bare / "models/model.json").read_text())["classes"]
+    stored = np.load(finished.path / "data/predictions/test.npz")
+    agree = 0
+    for index, name in enumerate(sorted(found)):
+        answers = found[name]
+        assert len(answers) == 3
+        assert answers[0]["probability"] >= answers[1]["probability"] >= answers[2]["probability"]
+        label = names["fine"].index(answers[0]["class"])
+        assert answers[0]["superclass"] == names["coarse"][names["coarse_of_fine"][label]]
+        agree += label == stored["logits"][500 * index].argmax()
+    assert agree >= 0.7 * len(found)  # the stored answers are those with the mirror image
+    saw = sorted((bare / "saw").iterdir())
+    assert len(saw) == len(found)
+    assert all(Image.open(path).size == (32, 32) for path in saw)
+
+
+def test_bad_pictures_are_one_line_each_and_the_rest_is_done(bare, pictures):
+    (bare / "text.png").write_text("this is no picture")
+    done = predict(bare, "text.png", "absent.jpg", pictures / "00.png", "--top", 1)
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "error: predict: text.png: not a picture that Pillow can read",
+        "error: predict: absent.jpg: not found",
+        "error: predict: 2 pictures could not be read, 1 were",
+    ]
+    answered = done.stdout.decode().splitlines()
+    assert answered[0].endswith("00.png")
+    assert answered[1].strip().split()[0].endswith("%")
+
+
+def test_standard_input_is_a_picture(bare, pictures):
+    file = pictures / "00.png"
+    from_file = predict(bare, file, "--json").stdout.decode().replace(str(file), "-")
+    assert predict(bare, "-", "--json", input=file.read_bytes()).stdout.decode() == from_file
+
+
+def test_missing_or_other_model_is_one_line(bare, pictures):
+    description = json.loads((bare / "models/model.json").read_text())
+    description["network"]["width"] += 1
+    (bare / "models/model.json").write_text(json.dumps(description))
+    done = predict(bare, pictures)
+    assert done.returncode == 1
+    (line,) = done.stderr.decode().splitlines()
+    assert "model.safetensors does not fit" in line
+    done = predict(bare, pictures, "--models", "elsewhere")
+    assert done.stderr.decode().splitlines() == [
+        "error: predict: elsewhere/model.json: not found; run `dvc repro`"
+    ]
+
+
+def saved(tmp_path, picture: Image.Image, suffix: str, **options) -> str:
+    path = tmp_path / f"picture{suffix}"
+    picture.save(path, **options)
+    return str(path)
+
+
+def test_image_of_the_data_set_is_read_unchanged(tmp_path, samples):
+    picture = Image.fromarray(samples.images[0].transpose(1, 2, 0))
+    np.testing.assert_array_equal(read_image(saved(tmp_path, picture, ".png")), samples.images[0])
+
+
+@pytest.mark.parametrize(
+    ("mode", "color", "suffix", "expected"),
+    [
+        ("L", 200, ".png", (200, 200, 200)),
+        ("1", 1, ".png", (255, 255, 255)),
+        ("CMYK", (0, 255, 255, 0), ".jpg", (254, 0, 0)),
+        ("RGBA", (255, 0, 0, 0), ".png", (255, 255, 255)),
+        ("RGBA", (255, 0, 0, 255), ".webp", (255, 0, 0)),
+        ("LA", (0, 128), ".png", (127, 127, 127)),
+        ("I;16", 32768, ".png", (127, 127, 127)),
+        ("F", 0.5, ".tiff", (127, 127, 127)),
+    ],
+)
+def test_modes_come_out_as_the_colours_that_people_see(tmp_path, mode, color, suffix, expected):
+    for size in ((1, 1), (300, 200)):
+        found = read_image(saved(tmp_path, Image.new(mode, size, color), suffix))
+        assert found.shape == (3, 32, 32)
+        np.testing.assert_allclose(found.mean((1, 2)), expected, atol=3)
+
+
+def test_palette_with_transparency_and_animation(tmp_path):
+    first, second = Image.new("P", (40, 40), 0), Image.new("P", (40, 40), 1)
+    for frame in (first, second):
+        frame.putpalette([255, 0, 0, 0, 0, 255])
+    first.paste(1, (0, 0, 20, 40))
+    animated = saved(tmp_path, first, ".gif", save_all=True, append_images=[second])
+    assert read_image(animated)[0, :, -5:].min() > 200  # the first frame is red on the right
+    see_through = saved(tmp_path, first, ".png", transparency=0)
+    assert read_image(see_through)[:, :, -5:].min() > 250
+
+
+def test_picture_is_turned_as_its_camera_was(tmp_path):
+    picture = Image.new("RGB", (64, 64), "red")
+    picture.paste("blue", (0, 0, 64, 32))  # blue above
+    exif = Image.Exif()
+    exif[0x0112] = 3  # turned by 180 degrees
+    turned = read_image(saved(tmp_path, picture, ".png", exif=exif))
+    assert turned[0, :8].min() > 200  # red above
+
+
+def png_header(width: int, height: int) -> bytes:
+    """The beginning of a PNG of this size."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    data = b"IDAT" + zlib.compress(b"\0" * 1000)
+    chunks = (
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in (header, data)
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png_header(30_000, 30_000), "more than 90 million pixels"),
+        (png_header(9_500, 9_500), "more than 90 million pixels"),
+        (png_header(100, 100), "cannot be read"),
+        (b"", "not a picture"),
+        (b"text", "not a picture"),
+        (b"\xff\xd8\xff\xe0" + bytes(50), "not a picture|cannot be read"),
+    ],
+)
+def test_hostile_pictures_are_refused_in_one_line(tmp_path, content, reason):
+    path = tmp_path / "picture.png"
+    path.write_bytes(content)
+    with pytest.raises(PipelineError, match=rf"picture\.png: .*({reason})") as caught:
+        read_image(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_pictures_raise_nothing_else(tmp_path):
+    """Real files of several formats with random bytes overwritten, cut or doubled."""
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    path = tmp_path / "picture"
+    refused = 0
+    for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind)
+        for _ in range(50):
+            content = bytearray(buffer.getvalue())
+            for _ in range(rng.integers(1, 20)):
+                content[rng.integers(len(content))] = rng.integers(256)
+            path.write_bytes(content[: rng.integers(1, len(content) + 1)])
+            try:
+                assert read_image(str(path)).shape == (3, 32, 32)
+            except PipelineError:
+                refused += 1
+    assert refused > 100
+
+
+def test_folders_are_read_in_the_order_of_names(tmp_path):
+    for name in ("b/2", "a/1", "c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = list(picture_files([str(tmp_path), "-", "x.png"]))
+    assert found == [*(str(tmp_path / name) for name in ("a/1", "b/2", "c")), "-", "x.png"]
+
+
+def test_blocks_have_two_pixels_to_a_letter():
+    text = as_blocks(np.full((3, 32, 32), 7, np.uint8))
+    assert text.count("▀") == 16 * 32
+    assert "38;2;7;7;7;48;2;7;7;7m" in text

@@ -1,0 +1,148 @@
+"""The report page in a real browser, as the pipeline wrote it."""
+
+import itertools
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from stages.figures.report import COLUMNS, sheet
+
+playwright = pytest.importorskip("playwright.sync_api")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no chromium found in PATH")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    # In a container that runs as root Chromium's own sandbox cannot be set up.
+    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, finished):
+    """The page on a desktop; anything that it loads or complains about fails the test."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    trouble = []
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith(("data:", address)) else trouble.append(request.url)
+        ),
+    )
+    address = (finished.path / "reports/index.html").as_uri()
+    page.goto(address)
+    yield page
+    page.close()
+    assert trouble == []
+
+
+def shown_rows(page) -> list[list[str]]:
+    return page.eval_on_selector_all(
+        "#table tbody tr",
+        "rows => rows.filter(r => !r.hidden).map(r => [...r.cells].map(c => c.textContent))",
+    )
+
+
+@needs_chromium
+def test_every_picture_is_there(page, finished):
+    page.eval_on_selector_all("img", "all => all.forEach(image => image.loading = 'eager')")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    widths = page.eval_on_selector_all("img", "images => images.map(image => image.naturalWidth)")
+    assert len(widths) == 9
+    assert min(widths) > 100
+    assert len(finished.read("reports/index.html")) < 3 * 2**20
+
+
+@needs_chromium
+def test_table_sorts_by_each_column_in_both_directions(page):
+    for column, header in enumerate(["class", "superclass", "top-1", "top-5", "superclass top-1"]):
+        button = page.get_by_role("button", name=header, exact=True)
+        for direction in ("ascending", "descending"):
+            button.click()
+            if button.locator("..").get_attribute("aria-sort") != direction:
+                button.click()  # the page comes sorted by top-1
+            cells = [row[column] for row in shown_rows(page)]
+            keys = [int(cell.split()[0]) if "%" in cell else cell for cell in cells]
+            assert len(keys) == 100
+            assert keys == sorted(keys, reverse=direction == "descending"), header
+
+
+@needs_chromium
+def test_table_filters_by_class_and_superclass(page, finished):
+    first = shown_rows(page)[0]
+    page.get_by_label("Class", exact=True).fill(first[0].upper())
+    assert first in shown_rows(page)
+    assert all(first[0] in row[0] for row in shown_rows(page))
+    page.get_by_label("Class", exact=True).fill("")
+    page.get_by_label("Superclass", exact=True).select_option(label=first[1])
+    assert {row[1] for row in shown_rows(page)} == {first[1]}
+    assert len(shown_rows(page)) == 5
+    assert page.locator("#found").text_content() == "5 of 100 classes"
+    page.get_by_label("Class", exact=True).fill("no such class")
+    assert shown_rows(page) == []
+
+
+@needs_chromium
+def test_images_behind_a_cell_and_a_pair_are_shown_and_hidden_with_the_keyboard(page):
+    dialog = page.get_by_role("dialog")
+    for selector in ("[data-cell]", "[data-pair]"):
+        button = page.locator(selector).first
+        wanted = int(re.search(r"\d+", button.text_content().split(":")[-1])[0])
+        button.focus()
+        page.keyboard.press("Enter")
+        assert dialog.is_visible()
+        items = dialog.get_by_role("listitem").all()
+        assert 1 <= len(items) <= wanted
+        actual, predicted = re.fullmatch(
+            r"(.+), taken for (.+) \(\d+ %\)", items[0].text_content()
+        ).groups()
+        assert actual != predicted
+        assert actual in page.locator("#table").text_content()
+        assert items[0].get_by_role("img", name=actual).bounding_box()["width"] == 96
+        page.keyboard.press("Escape")
+        assert not dialog.is_visible()
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_fits_a_phone_in_light_and_dark(page, scheme):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    page.locator("[data-pair]").first.click()
+    box = page.get_by_role("dialog").bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 360
+
+
+@needs_chromium
+def test_page_is_usable_without_seeing_it(page):
+    """Every button and picture has a name, and headings do not skip a level."""
+    nameless = page.eval_on_selector_all(
+        "button, img, input, select",
+        """all => all.filter(e => !(e.ariaLabel || e.alt || e.textContent.trim()
+             || e.labels?.[0]?.textContent.trim())).length""",
+    )
+    assert nameless == 0
+    levels = page.eval_on_selector_all("h1, h2, h3", "all => all.map(e => +e.tagName[1])")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
+    assert page.locator("html").get_attribute("lang") == "en"
+
+
+def test_sheet_has_the_images_row_by_row():
+    images = np.random.default_rng(0).integers(0, 256, (COLUMNS + 2, 3, 4, 4), dtype=np.uint8)
+    picture = sheet(images)
+    assert picture.shape == (8, 4 * COLUMNS, 3)
+    np.testing.assert_array_equal(picture[:4, 8:12], images[2].transpose(1, 2, 0))
+    np.testing.assert_array_equal(picture[4:, 4:8], images[COLUMNS + 1].transpose(1, 2, 0))
+    assert (picture[4:, 8:] == 0).all()
