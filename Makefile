@@ -24,7 +24,7 @@ COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy few
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo lr-range test test-all lint format bench time-to-accuracy check-lock lock clean
+.PHONY: help setup repro demo lr-range compare test test-all lint format bench time-to-accuracy check-lock verify lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -46,6 +46,10 @@ demo: $(VENV)/ready  ## run everything on drawn images in $(DEMO), in a few minu
 lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
 	@dvc repro --quiet preprocess
 	python -m stages.training.lr_range
+
+compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="main exp-a exp-b"
+	@test -n "$(REV)" || { echo 'error: compare: name what to compare: make compare REV="main exp-a"' >&2; exit 1; }
+	@python -m stages.compare $(REV)
 
 test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
 	python -m pytest -m "not slow"
@@ -70,6 +74,9 @@ time-to-accuracy: $(VENV)/ready $(BENCH)/ready  ## train the default recipe, and
 
 check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
 	@python -m tests.check_lock
+
+verify: $(VENV)/ready  ## run the committed pipeline in a fresh clone and compare all hashes (QUICK=1: a small one)
+	@python -m tests.verify $(if $(QUICK),--quick)
 
 lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into the lock files
 	uv pip compile $(COMPILE) pyproject.toml --output-file requirements.txt

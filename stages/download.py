@@ -8,7 +8,8 @@ from stages.dataset.synthetic import write_synthetic_archive
 from stages.parameters.download import DownloadParameters
 from stages.parameters.loading import load
 from stages.running.entry import run_stage
-from stages.running.outputs import replacing
+from stages.running.errors import PipelineError
+from stages.running.outputs import replacing, restore_outputs
 
 ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
 
@@ -16,15 +17,24 @@ ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
 def main() -> None:
     """Write data/raw/cifar-100-python.tar.gz, real or synthetic as the params say."""
     params = load(DownloadParameters)
-    with replacing(ARCHIVE) as temporary:
-        if params.dataset == "synthetic":
+    if params.dataset == "synthetic":
+        with replacing(ARCHIVE) as temporary:
             write_synthetic_archive(temporary)
-            origin = "drawn by this program"
-        else:
-            origin = fetch_archive(
-                params.archive_url, temporary, lambda path: check_archive(path, params.archive_md5)
-            )
-    print(f"download: {ARCHIVE} from {origin}")
+        print(f"download: {ARCHIVE}: drawn by this program")
+        return
+
+    def check(path: Path) -> str:
+        return check_archive(path, params.archive_md5)
+
+    restore_outputs("download")  # DVC has removed it; a complete archive is not fetched twice
+    try:
+        print(f"download: {ARCHIVE}: kept ({check(ARCHIVE)})")
+        return
+    except (PipelineError, FileNotFoundError):
+        pass
+    with replacing(ARCHIVE) as temporary:
+        origin = fetch_archive(params.archive_url, temporary, check)
+    print(f"download: {ARCHIVE}: from {origin}")
 
 
 if __name__ == "__main__":

@@ -223,6 +223,16 @@ def test_curve_comes_from_the_lines_of_a_training(tmp_path):
         time_to_accuracy.curve(tmp_path, np.array([2.1]))
 
 
+@needs_torch
+def test_pytorch_alone_finds_the_top1_of_the_run(workspace):
+    command = [str(TORCH_PYTHON), "-m", "benchmarks.check_accuracy"]
+    assert "by PyTorch" in workspace.run(*command)
+    metrics = workspace.path / "reports/metrics.json"
+    content = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps(content | {"top1": content["top1"] + 0.001}))
+    assert "differ by more than" in workspace.run(*command, ok=False)
+
+
 def test_requirements_name_an_exact_torch():
     lock = Path(ROOT / "benchmarks/requirements.txt").read_text(encoding="utf-8")
     wanted = (ROOT / "benchmarks/requirements.in").read_text(encoding="utf-8")

@@ -1,9 +1,12 @@
-"""Downloads from a real HTTP server on this machine."""
+"""Downloads from a real HTTP server on this machine, which fails in the ways that servers do."""
 
 import http.server
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -11,31 +14,97 @@ from stages.dataset import sources
 from stages.dataset.sources import fetch_archive
 from stages.running.errors import PipelineError
 
-CONTENT = b"archive" * 1000
+CONTENT = bytes(range(256)) * 4000  # about 1 MB
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers by the requested name."""
+    """Answers by the requested name; counts requests and bytes."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+    sent: ClassVar[Counter[str]] = Counter()
+    broken_after = 300_000  # bytes, for the names that break off
 
     def do_GET(self) -> None:
         name = self.path.strip("/")
+        Handler.asked[name] += 1
+        first = Handler.asked[name] == 1
+        start = self.wanted_start()
         if name == "missing":
             self.send_error(404)
-            return
-        body = b"<html>Service moved</html>" if name == "page" else CONTENT
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(CONTENT) if name == "short" else len(body)))
+        elif name == "down" or (name == "busy" and first):
+            self.send_error(503)
+        elif name == "loop":
+            self.redirect("/loop")
+        elif name == "moved":
+            self.redirect("/good")
+        elif name == "page":
+            self.answer(name, b"<html>Service moved</html>")
+        elif name == "no-ranges":
+            self.answer(name, CONTENT, upto=self.broken_after if first else None)
+        elif name == "other-range" and start:
+            self.answer(name, CONTENT[start - 5 :], start=start - 5)
+        elif name == "silent" or (name == "stalls" and first):
+            self.answer(name, CONTENT[start:], start=start, upto=1000, wait=3)
+        elif name == "drips":
+            self.drip(name)
+        elif name == "always-short" or (name in ("breaks", "other-range", "changed") and first):
+            self.answer(name, CONTENT[start:], start=start, upto=self.broken_after)
+        elif name == "changed" and start:
+            self.answer(name, CONTENT[::-1][start:], start=start)
+        elif start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        else:
+            self.answer(name, CONTENT[start:], start=start)
+
+    def wanted_start(self) -> int:
+        return int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+
+    def redirect(self, target: str) -> None:
+        self.send_response(302)
+        self.send_header("Location", target)
+        self.send_header("Content-Length", "0")
         self.end_headers()
-        self.wfile.write(body[:100] if name == "short" else body)
+
+    def answer(
+        self, name: str, body: bytes, start: int = 0, upto: int | None = None, wait: float = 0
+    ) -> None:
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/*")
+        self.end_headers()
+        self.wfile.write(body[:upto])
+        Handler.sent[name] += len(body[:upto])
+        time.sleep(wait)
+
+    def drip(self, name: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(CONTENT)))
+        self.end_headers()
+        try:
+            for byte in CONTENT[:100]:
+                self.wfile.write(bytes([byte]))
+                time.sleep(0.1)
+        except OSError:
+            pass  # the client has had enough
 
     def log_message(self, *_args: object) -> None:
         pass
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     monkeypatch.delenv("CIFAR100_ARCHIVE", raising=False)
+    Handler.asked.clear()
+    Handler.sent.clear()
+    monkeypatch.setattr(sources, "PARTS", tmp_path / "parts")
+    monkeypatch.setattr(sources, "TIMEOUT", 0.5)
+    monkeypatch.setattr(sources, "PAUSE", 0.01)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.daemon_threads = True
         threading.Thread(target=running.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{running.server_address[1]}"
         monkeypatch.setattr(sources, "SECOND_SOURCE", f"{address}/missing")
@@ -49,14 +118,46 @@ def check(path: Path) -> str:
     return "right"
 
 
-def test_address_is_fetched_and_checked(server, tmp_path):
-    assert fetch_archive(f"{server}/good", tmp_path / "a", check) == f"{server}/good (right)"
+@pytest.mark.parametrize("name", ["good", "moved"])
+def test_address_is_fetched_and_checked(server, tmp_path, name):
+    assert fetch_archive(f"{server}/{name}", tmp_path / "a", check) == f"{server}/{name} (right)"
     assert (tmp_path / "a").read_bytes() == CONTENT
+    assert not list((tmp_path / "parts").iterdir())
 
 
-@pytest.mark.parametrize("name", ["missing", "page", "short"])
+@pytest.mark.parametrize(
+    "name", ["busy", "breaks", "stalls", "no-ranges", "other-range", "changed"]
+)
+def test_failure_that_passes_is_overcome(server, tmp_path, name, capsys):
+    assert fetch_archive(f"{server}/{name}", tmp_path / "a", check) == f"{server}/{name} (right)"
+    assert capsys.readouterr().err
+    assert Handler.asked["missing"] == 0  # the second source was not needed
+
+
+def test_rest_alone_is_fetched_after_a_break(server, tmp_path):
+    fetch_archive(f"{server}/breaks", tmp_path / "a", check)
+    assert Handler.asked["breaks"] == 2
+    assert Handler.sent["breaks"] == len(CONTENT)
+
+
+def test_download_goes_on_in_a_later_run(server, tmp_path, monkeypatch):
+    """Also one that had come to its end, and was killed before its file was used."""
+    monkeypatch.setattr(sources, "ATTEMPTS", 1)
+    for sent in (Handler.broken_after, len(CONTENT)):
+        with pytest.raises(PipelineError, match="received 300,000 of 1,024,000 bytes"):
+            fetch_archive(f"{server}/breaks", tmp_path / "a", check)
+        (part,) = (tmp_path / "parts").iterdir()
+        part.write_bytes(CONTENT[:sent])
+        Handler.sent.clear()
+        assert "right" in fetch_archive(f"{server}/breaks", tmp_path / "a", check)
+        assert Handler.sent["breaks"] == len(CONTENT) - sent
+        Handler.asked.clear()
+
+
+@pytest.mark.parametrize("name", ["missing", "page", "down", "always-short", "loop", "drips"])
 def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatch, name):
     monkeypatch.setattr(sources, "SECOND_SOURCE", f"{server}/good")
+    monkeypatch.setattr(Handler, "broken_after", 100)
     assert fetch_archive(f"{server}/{name}", tmp_path / "a", check) == f"{server}/good (right)"
 
 
@@ -65,23 +166,30 @@ def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatc
     [
         ("missing", "404 Client Error"),
         ("page", "the file received: not the archive"),
-        ("short", "IncompleteRead|received 100 of 7,000 bytes"),
+        ("down", "the server answers 503"),
+        ("always-short", "received 400 of 1,024,000 bytes"),
+        ("loop", "redirects more than 5 times"),
+        ("silent", "no byte within 0.5 s"),
+        ("drips", "fewer than 2,000 bytes per second"),
     ],
 )
-def test_failure_of_all_sources_is_one_line_that_names_each(server, tmp_path, name, reason):
+def test_failure_of_all_sources_is_one_line_that_names_each(
+    server, tmp_path, monkeypatch, name, reason
+):
+    monkeypatch.setattr(Handler, "broken_after", 100)
     with pytest.raises(PipelineError, match=reason) as caught:
         fetch_archive(f"{server}/{name}", tmp_path / "a", check)
     message = str(caught.value)
     assert "\n" not in message
     assert f"{server}/{name}: " in message
     assert f"{server}/missing: " in message
-    assert "CIFAR100_ARCHIVE" in message
 
 
 def test_unreachable_address_is_told_without_internals(server, tmp_path):
-    with pytest.raises(PipelineError, match="could not connect") as caught:
+    with pytest.raises(PipelineError, match="closed: could not connect") as caught:
         fetch_archive("http://127.0.0.1:9/closed", tmp_path / "a", check)
     assert "object at 0x" not in str(caught.value)
+    assert "CIFAR100_ARCHIVE" in str(caught.value)
 
 
 def test_local_copy_is_tried_first(server, tmp_path, monkeypatch):
@@ -102,3 +210,16 @@ def test_missing_local_copy_is_named_with_its_full_path(server, tmp_path, monkey
     with pytest.raises(PipelineError, match="no such file") as caught:
         fetch_archive(f"{server}/missing", tmp_path / "a", check)
     assert str(Path("nowhere/a.tar.gz").resolve()) in str(caught.value)
+
+
+def test_disk_without_room_is_said_before_the_download(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _path: (0, 0, 1000))
+    with pytest.raises(PipelineError, match="1,024,000 bytes are needed, and the disk has 1,000"):
+        fetch_archive(f"{server}/good", tmp_path / "a", check)
+    assert not (tmp_path / "a").exists()
+
+
+def test_endless_file_is_refused(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "MOST_BYTES", 500_000)
+    with pytest.raises(PipelineError, match="1,024,000 bytes are too many"):
+        fetch_archive(f"{server}/good", tmp_path / "a", check)

@@ -13,6 +13,7 @@ from stages.hardware import cpu
 from stages.network.storage import TrainedModel, load_model
 
 MOST_WORKERS = 8  # each is a process of its own with Paddle and the network in memory
+FEWEST_BATCHES = 4  # for a worker: to start one takes as long as these
 
 
 def predict_logits(
@@ -33,8 +34,9 @@ def predict_logits(
     starts = range(0, len(images), batch_size)
     batches = [images[start : start + batch_size] for start in starts]
     run = partial(_logits_of_batches, weights, description, flip=flip, device=device)
-    workers = 1 if device == "gpu" else min(len(cpu.available_cores()), len(batches), MOST_WORKERS)
-    if workers == 1:
+    useful = min(len(cpu.available_cores()), len(batches) // FEWEST_BATCHES, MOST_WORKERS)
+    workers = 1 if device == "gpu" else useful
+    if workers <= 1:
         return np.concatenate(run(batches))
     parts = [list(part) for part in np.array_split(np.arange(len(batches)), workers)]
     context = multiprocessing.get_context("spawn")

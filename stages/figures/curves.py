@@ -1,4 +1,4 @@
-"""Learning curves with the learning-rate schedule."""
+"""Learning curves of one training with its schedule, and of several for comparison."""
 
 from typing import Any
 
@@ -8,6 +8,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from stages.figures.style import BLUE, GREEN, GREY, ORANGE, RULES, new_figure
+
+COLORS = (BLUE, ORANGE, GREEN, GREY)
+LINES = ("-", "--", ":", "-.")
 
 
 @matplotlib.rc_context(RULES)
@@ -59,3 +62,28 @@ def _shade_small_images(axes: matplotlib.axes.Axes, history: pd.DataFrame) -> No
                 "transform": axes.get_xaxis_transform(),
             }
             axes.text((first + last) / 2, 0.98, f"{size} px", color=GREY, fontsize=9, **place)
+
+
+@matplotlib.rc_context(RULES)
+def compared_curves(histories: dict[str, pd.DataFrame]) -> Figure:
+    """Validation accuracy and loss over the epochs of several trainings, by their names."""
+    figure = new_figure(10, 4)
+    accuracy, loss = figure.subplots(1, 2)
+    for number, (name, history) in enumerate(histories.items()):
+        style = {
+            "label": name,
+            "color": COLORS[number % len(COLORS)],
+            "linestyle": LINES[number // len(COLORS) % len(LINES)],
+        }
+        accuracy.plot(history["epoch"], history["val_top1"], **style)
+        loss.plot(history["epoch"], history["val_loss"], **style)
+    accuracy.set_title("Top-1 on the validation images")
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    loss.set_title("Cross-entropy loss on them")
+    for axes in (accuracy, loss):
+        axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_ylim(bottom=0)
+    accuracy.legend(loc="lower right")
+    return figure

@@ -1,0 +1,74 @@
+"""Stage 6: write the trained network as ONNX and for Paddle Inference, and a card about it."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from stages.dataset.splits import load_split
+from stages.figures.tables import read_table
+from stages.hardware import cpu
+from stages.running.entry import run_stage
+from stages.running.outputs import replacing, write_text
+
+MODELS = Path("models")
+REPORTS = Path("reports")
+TEST = Path("data/processed/test.npz")
+CHECKED_IMAGES = 256
+
+
+def main() -> None:
+    """Write models/model.onnx, models/inference/ and models/README.md."""
+    cpu.prepare(threads=1)
+    # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    from safetensors.numpy import load_file
+
+    from stages.evaluation.inference import logits_of_batch
+    from stages.formats.inference_program import program_logits, save_program
+    from stages.formats.model_card import model_card
+    from stages.formats.onnx_check import largest_difference, onnx_logits
+    from stages.formats.onnx_graph import onnx_model
+    from stages.network.storage import load_model
+
+    weights, description = MODELS / "model.safetensors", MODELS / "model.json"
+    model = load_model(weights, description)
+    images = load_split(TEST).images[:CHECKED_IMAGES]
+    expected = logits_of_batch(model, images, flip=False)
+
+    exported = onnx_model(
+        model.network.config,
+        load_file(weights),
+        model.mean,
+        model.std,
+        model.temperature,
+        model.class_names,
+    ).SerializeToString(deterministic=True)
+    difference = largest_difference(onnx_logits(exported, images), expected, "model.onnx")
+    with replacing(MODELS / "model.onnx") as temporary:
+        temporary.write_bytes(exported)
+
+    with tempfile.TemporaryDirectory(dir=MODELS) as name:
+        save_program(model, Path(name))
+        found = program_logits(Path(name), images)
+        program_difference = largest_difference(found, expected, "inference/")
+        shutil.rmtree(MODELS / "inference", ignore_errors=True)
+        shutil.copytree(name, MODELS / "inference")
+
+    card = model_card(
+        json.loads(description.read_text(encoding="utf-8")),
+        int(read_table(MODELS / "summary.csv")["parameters"].iloc[-1]),
+        read_table(REPORTS / "history.csv"),
+        json.loads((REPORTS / "metrics.json").read_text(encoding="utf-8")),
+        read_table(REPORTS / "intervals.csv"),
+        read_table(REPORTS / "per_class.csv"),
+        difference,
+    )
+    write_text(MODELS / "README.md", card)
+    print(
+        f"export: largest difference of the logits of {len(images)} images: "
+        f"ONNX {difference:.1g}, Paddle Inference {program_difference:.1g}"
+    )
+
+
+if __name__ == "__main__":
+    run_stage("export", main)
