@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -144,7 +145,7 @@ def test_download_goes_on_in_a_later_run(server, tmp_path, monkeypatch):
     """Also one that had come to its end, and was killed before its file was used."""
     monkeypatch.setattr(sources, "ATTEMPTS", 1)
     for sent in (Handler.broken_after, len(CONTENT)):
-        with pytest.raises(PipelineError, match="received 300,000 of 1,024,000 bytes"):
+        with pytest.raises(PipelineError, match="the connection broke off"):
             fetch_archive(f"{server}/breaks", tmp_path / "a", check)
         (part,) = (tmp_path / "parts").iterdir()
         part.write_bytes(CONTENT[:sent])
@@ -167,7 +168,7 @@ def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatc
         ("missing", "404 Client Error"),
         ("page", "the file received: not the archive"),
         ("down", "the server answers 503"),
-        ("always-short", "received 400 of 1,024,000 bytes"),
+        ("always-short", "the connection broke off"),
         ("loop", "redirects more than 5 times"),
         ("silent", "no byte within 0.5 s"),
         ("drips", "fewer than 2,000 bytes per second"),
@@ -213,7 +214,7 @@ def test_missing_local_copy_is_named_with_its_full_path(server, tmp_path, monkey
 
 
 def test_disk_without_room_is_said_before_the_download(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _path: (0, 0, 1000))
+    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     with pytest.raises(PipelineError, match="1,024,000 bytes are needed, and the disk has 1,000"):
         fetch_archive(f"{server}/good", tmp_path / "a", check)
     assert not (tmp_path / "a").exists()
