@@ -54,7 +54,7 @@ def test_classes_are_ordered_from_gain_to_loss(classes):
 
 
 def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
-    workspace.run("dvc", "exp", "run", "--name", "plain", "-S", "eval_flip=false")
+    workspace.run("dvc", "exp", "run", "--name", "plain", "-S", "figure_dpi=45")
     command = [sys.executable, "-m", "stages.compare"]
     shown = workspace.run(*command, "HEAD", "plain", "workspace")
     assert "plain against HEAD" in shown

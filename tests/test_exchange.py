@@ -1,9 +1,6 @@
 """Averages over real processes through real shared memory."""
 
 import multiprocessing
-import os
-import signal
-import time
 
 import numpy as np
 import pytest
@@ -54,44 +51,6 @@ def test_each_worker_gets_the_mean_and_the_same_bits(memory, workers):
                 np.testing.assert_array_equal(array, found[0, turn][index])
 
 
-def wait_for_nobody(name, waiting) -> None:
-    exchange = Exchange(name, 0, 2)
-    waiting.put(os.getpid())
-    exchange.average([np.zeros(1, np.float32)])
-
-
-def leave_a_child(name, waiting) -> None:
-    context = multiprocessing.get_context("spawn")
-    context.Process(target=wait_for_nobody, args=(name, waiting)).start()
-    time.sleep(60)
-
-
-def test_worker_ends_when_its_parent_is_killed(memory):
-    context = multiprocessing.get_context("spawn")
-    waiting = context.Queue()
-    parent = context.Process(target=leave_a_child, args=(memory.name, waiting))
-    parent.start()
-    child = waiting.get(timeout=60)
-    assert is_running(child)
-    os.kill(parent.pid, signal.SIGKILL)
-    parent.join()
-    deadline = time.monotonic() + 10
-    while is_running(child) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    ended = not is_running(child)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-    assert ended
-
-
 @pytest.mark.parametrize("workers", [1, 2, 8, 16, 64])
 def test_memory_fits_into_the_little_that_containers_have(workers):
     assert workers * 2 * 4 * chunk_size(workers) <= 16 * 2**20
-
-
-def is_running(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
-            return stat.read().split()[2] != "Z"
-    except FileNotFoundError:
-        return False

@@ -28,7 +28,7 @@ def test_rates_grow_by_the_same_factor():
     np.testing.assert_allclose(found[1:] / found[:-1], found[1] / found[0])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(job, workers):
     tables = []
     for _ in range(2):

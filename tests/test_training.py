@@ -111,7 +111,7 @@ def test_averaged_weights_lag_behind_the_current_ones(job):
     assert distances[1] < 0.01 * distances[0]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_same_params_give_the_same_bytes(job, workers):
     results = []
     for seed in (0, 0, 1):
