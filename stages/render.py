@@ -6,9 +6,10 @@ import pandas as pd
 
 from stages.dataset.splits import load_classes, load_split
 from stages.evaluation.predictions import load_predictions
-from stages.figures.charts import Results, charts
+from stages.figures.charts import charts
 from stages.figures.confusion import superclass_pairs
 from stages.figures.report import render_report
+from stages.figures.results import Results
 from stages.figures.style import save_figure
 from stages.figures.tables import describe_training, first_filters, read_table
 from stages.parameters.loading import load

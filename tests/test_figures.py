@@ -7,13 +7,14 @@ import pytest
 from PIL import Image
 
 from stages.evaluation.predictions import Predictions, class_table
-from stages.figures.charts import Results, charts
+from stages.figures.charts import charts
 from stages.figures.class_accuracy import class_accuracy
 from stages.figures.confusion import class_confusion, superclass_confusion, superclass_pairs
 from stages.figures.curves import learning_curves
 from stages.figures.filters import first_layer_filters
 from stages.figures.gallery import confident_mistakes
 from stages.figures.reliability import reliability_diagram
+from stages.figures.results import Results
 from stages.figures.style import save_figure
 from stages.figures.tables import read_table
 from stages.running.errors import PipelineError

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from stages.figures.charts import Chart, Results
+from stages.figures.charts import Chart
+from stages.figures.results import Results
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PER_CELL = 3  # images behind a cell of the confusion of superclasses
