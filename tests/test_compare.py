@@ -65,3 +65,8 @@ def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
     assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         "error: compare: absent: no such revision; `dvc exp show` and `git branch` list them"
     ]
+    predictions = workspace.path / "data/predictions/test.npz"
+    predictions.unlink()
+    predictions.write_bytes(b"broken")
+    output = workspace.run(*command, "HEAD", ok=False)
+    assert "error: compare: workspace: data/predictions/test.npz: not predictions" in output

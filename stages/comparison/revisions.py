@@ -35,10 +35,14 @@ def load_revision(name: str, classes: ClassNames) -> Revision:
 
     Raises `PipelineError` if there is no such revision, or its predictions are in no cache here.
     """
+    stored = "data/predictions/test.npz"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.npz"
-        path.write_bytes(_read(name, "data/predictions/test.npz"))
-        predictions = load_predictions(path)
+        path.write_bytes(_read(name, stored))
+        try:
+            predictions = load_predictions(path)
+        except PipelineError as error:
+            raise PipelineError(str(error).replace(str(path), f"{name}: {stored}")) from None
     scores = scores_per_image(
         predictions.logits, predictions.labels, np.array(classes.coarse_of_fine)
     )
