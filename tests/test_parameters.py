@@ -1,8 +1,13 @@
 import dataclasses
+import datetime
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from stages.parameters.check import VIEWS
 from stages.parameters.loading import load, read_mapping
@@ -83,6 +88,52 @@ def test_bad_value_names_key_value_and_what_is_allowed(params, key, value):
     assert "is not allowed; give " in message
 
 
+NEVER_ALLOWED = {
+    "null": None,
+    "NaN": math.nan,
+    "infinity": math.inf,
+    "minus infinity": -math.inf,
+    "negative": -1,
+    "of 400 digits": 10**400,
+    "empty": "",
+    "unicode": "größe 大 \u202e",
+    "mapping": {"a": 1},
+    "nested list": [[0.1]],
+    "list of text": ["a"],
+    "date": datetime.date(2026, 11, 24),
+    "binary": b"\x00\xff",
+}
+
+
+@pytest.mark.parametrize("what", NEVER_ALLOWED)
+@pytest.mark.parametrize(("stage", "key"), ALL_KEYS)
+def test_value_that_no_key_takes_is_refused_by_each(params, stage, key, what):
+    content = read_mapping(params.path / "params.yaml") | {key: NEVER_ALLOWED[what]}
+    (params.path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    message = refusal(params, VIEWS[stage])
+    assert f"params.yaml: {key}: " in message
+    assert len(message) < 400
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=HealthCheck, derandomize=True)
+@given(
+    st.sampled_from(ALL_KEYS),
+    st.recursive(
+        st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+        lambda inner: st.lists(inner, max_size=4),
+        max_leaves=5,
+    ),
+)
+def test_any_value_is_taken_as_it_is_or_refused(params, stage_and_key, value):
+    stage, key = stage_and_key
+    content = read_mapping(ROOT / "params.yaml") | {key: value}
+    (params.path / "params.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    try:
+        assert getattr(load_from(params, VIEWS[stage]), key) == value
+    except PipelineError:
+        refusal(params, VIEWS[stage])
+
+
 def test_unknown_data_set_is_refused(params):
     params.set_params(dataset="cifar10")
     message = refusal(params, VIEWS["download"])
@@ -103,7 +154,21 @@ def test_unknown_key_is_refused_with_a_suggestion(params):
     assert "unknown key weigth_decay; did you mean weight_decay?" in refusal(params)
 
 
-@pytest.mark.parametrize("text", ["lr: [", "- a\n- b\n", "", "\tlr: 1", "lr: 1\n  x: 2"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr: [",
+        "- a\n- b\n",
+        "",
+        "\tlr: 1",
+        "lr: 1\n  x: 2",
+        "lr: 2026-99-99",
+        "[" * 5000,
+        "lr: !!python/object/apply:os.system [exit]",
+        "lr: 0.1\nlr: 0.2",
+        f"lr: {'9' * 5000}",
+    ],
+)
 def test_file_that_is_no_mapping_is_refused(params, text):
     (params.path / "params.yaml").write_text(text)
     assert "params.yaml" in refusal(params)

@@ -5,6 +5,7 @@ import difflib
 import itertools
 import math
 import re
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +17,24 @@ from stages.running.errors import PipelineError
 View = TypeVar("View")
 
 
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
 class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 floats: PyYAML alone reads `1e-5` as a string."""
+    """PyYAML's safe loader, with YAML 1.2 floats and without keys that are given twice.
+
+    PyYAML alone reads `1e-5` as a string, and takes the last of several values for one key.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raise a `yaml.YAMLError` for the second of two equal keys."""
+        names = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in names:
+                raise yaml.MarkedYAMLError(f"key {key.value} is given twice", key.start_mark)
+            names.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 Loader.add_implicit_resolver(
@@ -40,7 +57,9 @@ def _field(holds: Callable[[Any], bool], allowed: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # compared, since math.isfinite cannot take integers that no float can hold
+    is_real = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_real and -math.inf < value < math.inf
 
 
 def _is_whole(value: Any) -> bool:
@@ -109,7 +128,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates, numbers
         reason = " ".join(str(error).split())
         raise PipelineError(f"{path}: not valid YAML: {reason}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
@@ -145,7 +164,7 @@ def load(
         value = content[field.name]
         if not rule.holds(value):
             raise PipelineError(
-                f"{path}: {field.name}: {value!r} is not allowed; give {rule.allowed}"
+                f"{path}: {field.name}: {_short.repr(value)} is not allowed; give {rule.allowed}"
             )
         values[field.name] = value
     return view(**values)

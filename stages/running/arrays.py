@@ -29,7 +29,10 @@ def load_arrays(path: Path, names: list[str], content: str) -> list[NDArray[Any]
             if any(member.file_size != member.compress_size for member in archive.infolist()):
                 raise ValueError("it is compressed")
         with np.load(path, allow_pickle=False) as stored:
-            return [stored[name] for name in names]
+            arrays = [stored[name] for name in names]
+        if not all(isinstance(array, np.ndarray) for array in arrays):
+            raise ValueError("a member is no array")
+        return arrays
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run `dvc repro`") from None
     except Exception as error:  # a damaged file makes the libraries raise what they please

@@ -1,0 +1,202 @@
+"""Files that were damaged or made to harm: each reader reads them, or says in one line why not."""
+
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from stages.dataset.archive import read_archive
+from stages.dataset.splits import load_classes, load_split, save_classes, save_split
+from stages.evaluation.predictions import Predictions, load_predictions, save_predictions
+from stages.figures.tables import first_filters, read_table
+from stages.network.resnet import ResNetConfig, build_resnet
+from stages.network.storage import load_model, save_description, save_weights
+from stages.parameters.loading import load
+from stages.parameters.train import TrainParameters
+from stages.prediction.images import read_image
+from stages.running.errors import PipelineError
+from tests.archives import members, write_archive
+from tests.conftest import ROOT
+
+Content = dict[str, bytes]  # of some files, by their names
+
+FEW, MANY = 60, 10_000  # inputs for each reader, in `make test` and in `make test-all`
+
+EDITS = st.lists(
+    st.tuples(st.floats(0, 1), st.sampled_from([0, 1, 4, 16, 10**9]), st.binary(max_size=12)),
+    min_size=1,
+    max_size=3,
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=5,
+)
+
+
+def edited(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+    """`content` with bytes replaced, left out, put in, or cut off."""
+    data = bytearray(content)
+    for place, removed, inserted in edits:
+        start = round(place * len(data))
+        data[start : start + removed] = inserted
+    return bytes(data)
+
+
+def with_value(content: Any, place: float, value: Any) -> Any:
+    """JSON `content` with one of its values, at any depth, replaced by another."""
+    paths: list[list[Any]] = [[]]
+    for path in paths:
+        inner = content
+        for key in path:
+            inner = inner[key]
+        keys = inner if isinstance(inner, dict) else range(len(inner) if type(inner) is list else 0)
+        paths += [[*path, key] for key in keys]
+    *path, last = paths[max(1, round(place * (len(paths) - 1)))]
+    changed = inner = json.loads(json.dumps(content))
+    for key in path:
+        inner = inner[key]
+    inner[last] = value
+    return changed
+
+
+def damaged(content: Content) -> st.SearchStrategy[Content]:
+    """The files with one of them damaged; of an .npz a member, so that its checksum is right."""
+
+    def change(name: str, edits: Any, place: float, value: Any, whole: bool) -> Content:
+        old = content[name]
+        if name.endswith(".json") and not whole:
+            new = json.dumps(with_value(json.loads(old), place, value)).encode()
+        elif name.endswith(".npz") and not whole:
+            new = with_member(old, place, lambda member: edited(member, edits))
+        else:
+            new = edited(old, edits)
+        return content | {name: new}
+
+    return st.builds(
+        change, st.sampled_from(sorted(content)), EDITS, st.floats(0, 1), JSON, st.booleans()
+    )
+
+
+def with_member(content: bytes, place: float, change: Callable[[bytes], bytes]) -> bytes:
+    """A zip file with one of its members changed."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(target, "w") as new:
+        names = old.namelist()
+        for name in names:
+            chosen = name == names[round(place * (len(names) - 1))]
+            new.writestr(name, change(old.read(name)) if chosen else old.read(name))
+    return target.getvalue()
+
+
+def picture(kind: str) -> bytes:
+    target = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 24, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    image = image.convert("P") if kind == "GIF" else image
+    image.save(target, kind)
+    return target.getvalue()
+
+
+def read_archive_of(folder: Path) -> None:
+    files = {name: (folder / name).read_bytes() for name in ("meta", "train", "test")}
+    read_archive(write_archive(folder / "archive.tar.gz", files))
+
+
+def read_pictures(folder: Path) -> None:
+    for file in folder.iterdir():
+        read_image(str(file))
+
+
+@pytest.fixture
+def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path], Any]]]:
+    """By the name of a reader: files that it reads, and how it reads them from a folder."""
+    few = samples.take(np.unique(samples.fine, return_index=True)[1])
+    folder = tmp_path / "honest"
+    folder.mkdir()
+    config = ResNetConfig(20, 1)
+    network = build_resnet(config, seed=0)
+    half = np.full(3, 0.5, np.float32)
+    save_split(folder / "split.npz", few.take(np.arange(4)))
+    save_classes(folder / "classes.json", classes)
+    logits = np.zeros((4, 100), np.float32)
+    save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
+    save_weights(folder / "model.safetensors", network)
+    save_description(folder / "model.json", config, half, half, 1.0, vars(classes), {})
+    (folder / "table.csv").write_text("class,top1\napple,0.5\n", encoding="utf-8")
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+
+    def files(*names: str) -> Content:
+        return {name: (folder / name).read_bytes() for name in names}
+
+    kinds = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")
+    return {
+        "archive": (members(few, few, classes), read_archive_of),
+        "split": (files("split.npz"), lambda f: load_split(f / "split.npz")),
+        "classes": (files("classes.json"), lambda f: load_classes(f / "classes.json")),
+        "predictions": (
+            files("predictions.npz"),
+            lambda f: load_predictions(f / "predictions.npz"),
+        ),
+        "model": (
+            files("model.safetensors", "model.json"),
+            lambda f: load_model(f / "model.safetensors", f / "model.json"),
+        ),
+        "filters": (
+            files("model.safetensors"),
+            lambda f: first_filters(f / "model.safetensors"),
+        ),
+        "table": (files("table.csv"), lambda f: read_table(f / "table.csv")),
+        "params": (
+            files("params.yaml"),
+            lambda f: load(TrainParameters, f / "params.yaml", ROOT / "dvc.yaml"),
+        ),
+        "pictures": ({kind.lower(): picture(kind) for kind in kinds}, read_pictures),
+    }
+
+
+READERS = ["archive", "classes", "filters", "model", "params", "pictures"]
+READERS += ["predictions", "split", "table"]
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("reader", READERS)
+def test_damaged_files_are_read_or_refused_in_one_line(reader, count, cases, tmp_path):
+    content, read = cases[reader]
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+
+    outcomes: list[bool] = []
+    refusals: list[str] = []
+
+    def attempt(files: Content) -> bool:
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        try:
+            read(folder)
+        except PipelineError as error:
+            refusals.append(str(error))
+            return False
+        return True
+
+    assert attempt(content), "the honest files must be read"
+
+    @seed(0)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=HealthCheck)
+    @given(damaged(content))
+    def try_many(files: Content) -> None:
+        outcomes.append(attempt(files))
+
+    try_many()
+    assert len(outcomes) >= count
+    assert refusals
+    assert not [text for text in refusals if "\n" in text or len(text) > 600]
