@@ -1,6 +1,9 @@
+import gzip
+import io
 import os
 import pickle
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,14 +103,49 @@ def test_archive_without_a_member_is_refused(tmp_path, files):
     assert "no member cifar-100-python/meta" in refusal(write_archive(tmp_path / "a.tar.gz", files))
 
 
-def test_link_in_place_of_a_member_is_not_followed(tmp_path, files):
+@pytest.mark.parametrize(
+    ("name", "kind", "size", "reason"),
+    [
+        ("cifar-100-python/train", tarfile.SYMTYPE, 0, "no member cifar-100-python/train"),
+        ("cifar-100-python/train", tarfile.LNKTYPE, 0, "no member cifar-100-python/train"),
+        ("cifar-100-python/train", tarfile.CHRTYPE, 0, "no member cifar-100-python/train"),
+        ("cifar-100-python/train", tarfile.FIFOTYPE, 0, "no member cifar-100-python/train"),
+        ("cifar-100-python/../train", tarfile.REGTYPE, 0, "no member cifar-100-python/train"),
+        ("/tmp/cifar-100-python/train", tarfile.REGTYPE, 0, "no member cifar-100-python/train"),
+        ("other", tarfile.REGTYPE, 2**40, "claims 1,099,511,627,776 bytes"),
+        ("cifar-100-python/train", tarfile.REGTYPE, 2**28 + 1, "claims 268,435,457 bytes"),
+    ],
+)
+def test_member_that_is_not_what_it_should_be_is_not_read(
+    tmp_path, files, name, kind, size, reason
+):
+    """Links, devices, names that lead elsewhere, and sizes that no honest archive has."""
     path = tmp_path / "a.tar.gz"
-    write_archive(path, {"test": files["test"], "meta": files["meta"]})
+    before = set(tmp_path.rglob("*"))
     with tarfile.open(path, "w:gz") as archive:
-        link = tarfile.TarInfo("cifar-100-python/train")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        archive.addfile(link)
-    assert "no member" in refusal(path)
+        for honest in ("meta", "test"):
+            info = tarfile.TarInfo(f"cifar-100-python/{honest}")
+            info.size = len(files[honest])
+            archive.addfile(info, io.BytesIO(files[honest]))
+        member = tarfile.TarInfo(name)
+        member.type, member.size = kind, size
+        if kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+            member.linkname = "/etc/passwd" if kind == tarfile.SYMTYPE else "cifar-100-python/test"
+        archive.addfile(member)
+    assert reason in refusal(path)
+    assert set(tmp_path.rglob("*")) == before | {path}
+
+
+def test_archive_of_endless_members_takes_no_memory(tmp_path):
+    """A million empty members are 500 MB of headers, and a few MB when compressed."""
+    path = tmp_path / "a.tar.gz"
+    header = tarfile.TarInfo("x").tobuf()
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        for _ in range(1000):
+            stream.write(header * 1000)
+    started = time.monotonic()
+    assert "more than 100 members" in refusal(path)
+    assert time.monotonic() - started < 1
 
 
 @pytest.mark.parametrize(

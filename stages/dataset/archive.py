@@ -18,6 +18,7 @@ from stages.running.errors import PipelineError
 
 FOLDER = "cifar-100-python"
 MEMBER_LIMIT = 256 * 2**20  # bytes; the real training batch has 148 MiB
+MOST_MEMBERS = 100  # the real archive has 5
 
 
 def read_archive(path: Path) -> tuple[Samples, Samples, ClassNames]:
@@ -40,7 +41,11 @@ def _read_members(path: Path) -> dict[str, bytes]:
     wanted = {f"{FOLDER}/{name}": name for name in ("meta", "train", "test")}
     try:
         with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
+            for number, member in enumerate(archive):
+                if number == MOST_MEMBERS:
+                    raise PipelineError(
+                        f"{path}: more than {MOST_MEMBERS} members; this is not CIFAR-100"
+                    )
                 if member.size > MEMBER_LIMIT:
                     raise PipelineError(
                         f"{path}: member {member.name!r} claims {member.size:,} bytes; "
