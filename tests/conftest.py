@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,6 +67,28 @@ class Workspace:
         )
         assert (done.returncode == 0) == ok, done.stdout
         return done.stdout
+
+    @contextmanager
+    def training(self, **environment: str) -> "Iterator[subprocess.Popen[str]]":
+        """`dvc repro` with nothing to do but train, in its first epoch's end; killed at last."""
+        command = ["dvc", "repro", "--force", "--single-item", "train"]
+        with subprocess.Popen(
+            command,
+            cwd=self.path,
+            env=self.environment() | environment,
+            start_new_session=True,
+            # Below a background job of a shell Ctrl-C would be ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as running:
+            try:
+                assert running.stdout is not None
+                assert any(line.startswith("epoch") for line in running.stdout)
+                yield running
+            finally:
+                running.kill()
 
     def environment(self) -> dict[str, str]:
         """The variables of an activated environment, without a copy of the real archive."""

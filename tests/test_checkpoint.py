@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -161,7 +159,9 @@ def test_damaged_checkpoint_is_not_used(job, monkeypatch, capsys, damage):
         content[-5] ^= 1
     job.checkpoint.write_bytes(content[: {"cut off": 1000, "empty": 0}.get(damage, len(content))])
     train(job)
-    assert "goes on" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "goes on" not in told
+    assert f"{job.checkpoint} is damaged and not used" in told
     assert (job.models / "model.safetensors").read_bytes() == expected
 
 
@@ -186,36 +186,39 @@ def test_digest_names_params_data_and_code(tmp_path):
 def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace):
     """Through DVC, as users meet it; started again the training goes on to the same bytes."""
     expected = workspace.read("models/model.safetensors"), workspace.read("reports/history.csv")
-    command = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "train"]
-    with subprocess.Popen(
-        command,
-        cwd=workspace.path,
-        env=workspace.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
-            if line.startswith("epoch"):
-                # DVC starts a shell: some become the stage, others wait beside it
-                *_, stage = (p for p in descendants(running.pid) if "stages.train" in words(p))
-                workers = [pid for pid in children(stage) if "spawn_main" in words(pid)]
-                os.kill(workers[-1], signal.SIGKILL)
-                killed = time.monotonic()
-                break
-        rest = running.stdout.read()
+    with workspace.training() as dvc:
+        stage, workers = training_processes(dvc.pid)
+        os.kill(workers[-1], signal.SIGKILL)
+        killed = time.monotonic()
+        rest = dvc.stdout.read()
     assert time.monotonic() - killed < 15
     assert [line for line in rest.splitlines() if line.startswith("error: ")] == [
         "error: train: worker 1 was ended by SIGKILL, perhaps for lack of memory; "
         "start the same command again to go on"
     ]
     assert not any(map(is_running, [stage, *workers]))
-    assert "goes on after 1 epochs" in workspace.run(*command)
+    again = workspace.run("dvc", "repro", "--force", "--single-item", "train")
+    assert "goes on after 1 epochs" in again
     assert expected == (
         workspace.read("models/model.safetensors"),
         workspace.read("reports/history.csv"),
     )
+
+
+@pytest.mark.parametrize("shell", ["/bin/bash", "/bin/sh"])
+def test_training_ends_with_the_dvc_that_started_it(workspace, shell):
+    """One of these shells becomes the stage that DVC has it start, the other waits beside it."""
+    workspace.set_params(epochs="1000", lr="0.05")
+    with workspace.training(SHELL=shell) as dvc:
+        stage, workers = training_processes(dvc.pid)
+        dvc.kill()
+        wait_until(lambda: not any(map(is_running, [stage, *workers])), 15)
+
+
+def training_processes(dvc: int) -> tuple[int, list[int]]:
+    """The process of the stage train below this DVC, and its workers."""
+    *_, stage = (pid for pid in descendants(dvc) if "stages.train" in words(pid))
+    return stage, [pid for pid in children(stage) if "spawn_main" in words(pid)]
 
 
 def words(pid: int) -> str:

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 
 import pytest
@@ -100,25 +99,10 @@ def test_committed_reports_survive_a_failure_where_the_cache_is_empty(finished, 
 def test_interrupted_training_puts_the_last_results_back(workspace):
     before = {name: workspace.read(name) for name in RESULTS}
     workspace.set_params(epochs="1000", lr="0.05")
-    command = [sys.executable, "-m", "dvc", "repro"]
-    with subprocess.Popen(
-        command,
-        cwd=workspace.path,
-        env=workspace.environment(),
-        start_new_session=True,
-        # Below a background job of a shell Ctrl-C would be ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
-            if line.startswith("epoch"):
-                os.killpg(running.pid, signal.SIGINT)
-                break
-        rest = running.stdout.read()
-    assert running.returncode != 0
+    with workspace.training() as dvc:
+        os.killpg(dvc.pid, signal.SIGINT)
+        rest = dvc.stdout.read()
+    assert dvc.returncode != 0
     assert "error: train: interrupted" in rest
     assert {name: workspace.read(name) for name in RESULTS} == before
 

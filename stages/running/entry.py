@@ -1,12 +1,20 @@
 """Runs a stage for the terminal: one line per failure, an exit code, and no earlier result lost."""
 
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
+
 from stages.running.errors import PipelineError
 from stages.running.outputs import restore_outputs
+
+SHELLS = ("sh", "dash", "bash", "zsh", "fish")
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 def run_stage(name: str, main: Callable[[], None]) -> None:
@@ -16,6 +24,8 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     input, or is interrupted, would leave the user without the previous results.
     """
     signal.signal(signal.SIGTERM, _interrupt)
+    if "DVC_ROOT" in os.environ:
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
     try:
         main()
         return
@@ -33,6 +43,26 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     print(f"error: {name}: {message}", file=sys.stderr)
     restore_outputs(name)
     sys.exit(code)
+
+
+def _end_with_dvc() -> None:
+    """Interrupt this process when the DVC that started it is gone, however that ended.
+
+    Without it a killed `dvc repro` leaves a training that nobody waits for.
+    """
+    first = _starters()
+    while _starters() == first:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _starters() -> tuple[int, ...]:
+    """What started this process, and if that is the shell of DVC, what started the shell."""
+    try:
+        starter = psutil.Process(os.getppid())
+        return (starter.pid, starter.ppid()) if starter.name() in SHELLS else (starter.pid,)
+    except psutil.Error:
+        return ()  # it ended just now
 
 
 def _interrupt(_signal: int, _frame: Any) -> None:

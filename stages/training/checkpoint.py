@@ -97,9 +97,14 @@ class Checkpoint:
             with safetensors.safe_open(self.path, "numpy") as file:
                 metadata = file.metadata()
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (FileNotFoundError, safetensors.SafetensorError):
+            if metadata["sha256"] != _sha256(metadata["progress"], arrays):
+                raise safetensors.SafetensorError("its content is not what was written")
+        except FileNotFoundError:
             return
-        if metadata["sha256"] != _sha256(metadata["progress"], arrays):
+        except (safetensors.SafetensorError, KeyError, TypeError) as error:
+            if worker_rank() == 0:
+                reason = " ".join(str(error).split())
+                print(f"train: {self.path} is damaged and not used ({reason})", flush=True)
             return
         trainer, progress = self.trainer, json.loads(metadata["progress"])
         for name, tensor in _shared_tensors(trainer).items():
