@@ -37,7 +37,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         weights, description = Path(folder) / "model.safetensors", Path(folder) / "model.json"
         save_weights(weights, build_resnet(config, seed=0))
-        save_description(description, config, half, half, 1.0, classes)
+        save_description(description, config, half, half, 1.0, classes, {})
         started = time.perf_counter()
         predict_logits(weights, description, images, batch, flip, "cpu")
         seconds = time.perf_counter() - started

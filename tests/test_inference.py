@@ -14,7 +14,7 @@ HALF = np.full(3, 0.5, np.float32)
 def stored(tmp_path, classes):
     weights, description = tmp_path / "model.safetensors", tmp_path / "model.json"
     save_weights(weights, build_resnet(CONFIG, seed=0))
-    save_description(description, CONFIG, HALF, HALF, 1.0, vars(classes))
+    save_description(description, CONFIG, HALF, HALF, 1.0, vars(classes), {})
     return weights, description
 
 

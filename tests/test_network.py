@@ -118,7 +118,7 @@ def stored(tmp_path, classes):
     network.stem[1]._mean.set_value(paddle.rand([4]))
     paths = tmp_path / "model.safetensors", tmp_path / "model.json"
     save_weights(paths[0], network)
-    save_description(paths[1], SMALL, MEAN, STD, 0.8, vars(classes))
+    save_description(paths[1], SMALL, MEAN, STD, 0.8, vars(classes), {})
     return network, *paths
 
 

@@ -49,7 +49,11 @@ def describe_training(
     Raises `PipelineError` if the first is missing or not the description of a network.
     """
     try:
-        network = json.loads(description.read_text(encoding="utf-8"))["network"]
+        stored = json.loads(description.read_text(encoding="utf-8"))
+        network, training = stored["network"], stored["training"]
+        params = ", ".join(f"{key} {value}" for key, value in training["params"].items())
+        images = f"{training['images']:,}, and {training['validation_images']:,} for validation"
+        seed = f"{training['params']['seed']}"
         name = f"ResNet-{network['depth']}, width {network['width']}, stem {network['stem']}"
     except FileNotFoundError:
         raise PipelineError(f"{description}: not found; run `dvc repro`") from None
@@ -61,6 +65,9 @@ def describe_training(
         "Network": name,
         "Parameters": f"{total['parameters']:,}",
         "Multiply-adds per image": f"{total['multiply_adds']:,}",
+        "Training images": images,
+        "Seed": seed,
         "Epochs": ", then ".join(f"{n} on images of {size} pixels" for size, n in sizes.items()),
         "Highest learning rate at the end of an epoch": f"{history['lr'].max():.3g}",
+        "All params of the stage train": params,
     }

@@ -63,8 +63,12 @@ def save_description(
     std: NDArray[np.float32],
     temperature: float,
     class_names: dict[str, list[Any]],
+    training: dict[str, Any],
 ) -> None:
-    """Write what is needed beside the weights to use the network, as JSON."""
+    """Write what is needed beside the weights to use the network, as JSON.
+
+    `training` says what it was trained with: params, numbers of images.
+    """
     description = {
         "format": FORMAT,
         "network": {"family": "resnet", **asdict(config)},
@@ -77,6 +81,7 @@ def save_description(
         },
         "temperature": temperature,
         "classes": class_names,
+        "training": training,
     }
     write_text(path, json.dumps(description, indent=1) + "\n")
 

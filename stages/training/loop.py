@@ -78,7 +78,10 @@ def train(job: Job) -> None:
         images = params.epochs * trainer.steps * params.batch_size
         temperature = calibrated_temperature(trainer.result(), val.images, val.fine, mean, std)
         save_weights(job.models / "model.safetensors", trainer.result())
-        save_description(job.models / "model.json", network.config, mean, std, temperature, classes)
+        training = {"images": len(data), "validation_images": len(val), "params": asdict(params)}
+        save_description(
+            job.models / "model.json", network.config, mean, std, temperature, classes, training
+        )
         history = pd.DataFrame(checkpoint.history).to_csv(index=False, lineterminator="\n")
         write_text(job.reports / "history.csv", history)
         timing = {"train_seconds": round(seconds), "images_per_second": round(images / seconds, 1)}
