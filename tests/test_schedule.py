@@ -16,6 +16,11 @@ def test_one_cycle_rises_to_the_peak_and_ends_at_zero():
     assert (np.diff(rates[250:]) < 0).all()
 
 
+def test_linear_rises_to_the_peak_and_falls_to_zero_on_straight_lines():
+    rates = [learning_rate(p, 0.2, "linear", 0.2) for p in (0, 0.1, 0.2, 0.4, 0.6, 1)]
+    assert rates == pytest.approx([0, 0.1, 0.2, 0.15, 0.1, 0])
+
+
 def test_cosine_falls_from_the_peak_to_zero():
     rates = [learning_rate(p, 0.1, "cosine", 0) for p in (0, 0.5, 1)]
     assert rates == pytest.approx([0.1, 0.05, 0])
@@ -29,7 +34,7 @@ def test_step_multiplies_at_each_named_share():
     assert rates == pytest.approx([1, 1, 0.2, 0.04, 0.008])
 
 
-@pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step"])
+@pytest.mark.parametrize("schedule", ["linear", "one_cycle", "cosine", "step"])
 @pytest.mark.parametrize("warmup", [0.0, 1.0])
 def test_extreme_warmups_give_finite_rates_up_to_the_peak(schedule, warmup):
     rates = [learning_rate(p, 0.1, schedule, warmup, (0.5,), 0.1) for p in PROGRESS]

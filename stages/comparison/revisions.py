@@ -14,7 +14,7 @@ from stages.dataset.samples import ClassNames
 from stages.dataset.splits import load_classes
 from stages.evaluation.metrics import scores_per_image
 from stages.evaluation.predictions import Predictions, load_predictions
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 
 WORKSPACE = "workspace"  # the files as they are now
 
@@ -77,9 +77,8 @@ def _read(revision: str, path: str) -> bytes:
             f"{revision}: no such revision; `dvc exp show` and `git branch` list them"
         ) from None
     except (DvcException, OSError) as error:
-        reason = " ".join(str(error).split())
         raise PipelineError(
-            f"{revision}: {path} is neither in Git nor in the DVC cache ({reason}); "
+            f"{revision}: {path} is neither in Git nor in the DVC cache ({reason_of(error)}); "
             "`dvc pull` it, or run that revision again"
         ) from None
     return content

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from stages.dataset.samples import CLASSES, IMAGE_SHAPE, SUPERCLASSES, ClassNames, Samples
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 
 FOLDER = "cifar-100-python"
 MEMBER_LIMIT = 256 * 2**20  # bytes; the real training batch has 148 MiB
@@ -59,7 +59,7 @@ def _read_members(path: Path) -> dict[str, bytes]:
         raise PipelineError(f"{path}: no such file") from None
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
         raise PipelineError(
-            f"{path}: not a complete .tar.gz archive ({_reason(error)}); fetch it again"
+            f"{path}: not a complete .tar.gz archive ({reason_of(error)}); fetch it again"
         ) from None
     missing = [name for name in wanted.values() if name not in found]
     if missing:
@@ -98,7 +98,7 @@ def _unpickle(path: Path, name: str, data: bytes) -> dict[bytes, Any]:
         content = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise almost any exception
         raise PipelineError(
-            f"{path}: {FOLDER}/{name} is not a plain CIFAR-100 batch ({_reason(error)}); "
+            f"{path}: {FOLDER}/{name} is not a plain CIFAR-100 batch ({reason_of(error)}); "
             "nothing in it was run; get the official archive"
         ) from None
     if not isinstance(content, dict):
@@ -153,7 +153,3 @@ def _coarse_of_fine(path: Path, splits: list[Samples]) -> list[int]:
     if len(pairs) != CLASSES or len(mapping) != CLASSES:
         raise PipelineError(f"{path}: expected {CLASSES} classes, each in exactly one superclass")
     return list(mapping.values())
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from stages.dataset.samples import CLASSES, IMAGE_SHAPE, SUPERCLASSES, ClassNames, Samples
 from stages.running.arrays import load_arrays, save_arrays
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 from stages.running.outputs import write_text
 
 
@@ -75,7 +75,7 @@ def load_classes(path: Path) -> ClassNames:
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run `dvc repro`") from None
     except (ValueError, TypeError, RecursionError) as error:
-        raise PipelineError(f"{path}: not a list of class names ({error})") from None
+        raise PipelineError(f"{path}: not a list of class names ({reason_of(error)})") from None
     if (
         counts != [CLASSES, SUPERCLASSES, CLASSES]
         or not all(isinstance(name, str) for name in names)

@@ -8,7 +8,7 @@ import pandas as pd
 import safetensors
 from numpy.typing import NDArray
 
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -18,7 +18,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run `dvc repro`") from None
     except (ValueError, OSError) as error:
-        raise PipelineError(f"{path}: not a CSV table ({error})") from None
+        raise PipelineError(f"{path}: not a CSV table ({reason_of(error)})") from None
     if table.empty:
         raise PipelineError(f"{path}: has no rows; run `dvc repro`")
     return table
@@ -35,7 +35,9 @@ def first_filters(weights: Path) -> NDArray[np.float32]:
     except FileNotFoundError:
         raise PipelineError(f"{weights}: not found; run `dvc repro`") from None
     except safetensors.SafetensorError as error:
-        raise PipelineError(f"{weights}: not a network of this pipeline ({error})") from None
+        raise PipelineError(
+            f"{weights}: not a network of this pipeline ({reason_of(error)})"
+        ) from None
     if filters.ndim != 4 or filters.shape[1] != 3:
         raise PipelineError(f"{weights}: the first convolution does not take colour images")
     return filters
@@ -58,7 +60,9 @@ def describe_training(
     except FileNotFoundError:
         raise PipelineError(f"{description}: not found; run `dvc repro`") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise PipelineError(f"{description}: not the description of a model ({error})") from None
+        raise PipelineError(
+            f"{description}: not the description of a model ({reason_of(error)})"
+        ) from None
     total = summary.iloc[-1]
     sizes = history.groupby("image_size", sort=False)["epoch"].count()
     return {

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from stages.network.inputs import normalise
 from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 from stages.running.outputs import replacing, write_text
 
 FORMAT = 2
@@ -103,9 +103,11 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename or weights}: not found; run `dvc repro`") from None
     except safetensors.SafetensorError as error:
-        raise PipelineError(f"{weights}: not a safetensors file ({error})") from None
+        raise PipelineError(f"{weights}: not a safetensors file ({reason_of(error)})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise PipelineError(f"{description}: not the description of a model ({error})") from None
+        raise PipelineError(
+            f"{description}: not the description of a model ({reason_of(error)})"
+        ) from None
     network = ResNet(config)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 
 View = TypeVar("View")
 
@@ -129,8 +129,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run from the root of the repository") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates, numbers
-        reason = " ".join(str(error).split())
-        raise PipelineError(f"{path}: not valid YAML: {reason}") from None
+        raise PipelineError(f"{path}: not valid YAML: {reason_of(error)}") from None
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise PipelineError(f"{path}: expected lines of the form `key: value`")
     return content

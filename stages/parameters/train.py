@@ -29,7 +29,7 @@ class TrainParameters:
     epochs: int = whole(1, 10_000)
     batch_size: int = whole(1, 65_536)
     lr: float = positive(100)
-    schedule: str = choice("one_cycle", "cosine", "step")
+    schedule: str = choice("linear", "one_cycle", "cosine", "step")
     warmup: float = number(0, 1)
     lr_steps: list[float] = rising(0, 1)
     lr_gamma: float = positive(1)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 
 SIZE = 32
 STANDARD_INPUT = "-"
@@ -54,8 +54,7 @@ def read_image(name: str) -> NDArray[np.uint8]:
     except Image.DecompressionBombError:
         raise PipelineError(f"{name}: {TOO_LARGE}") from None
     except Exception as error:  # a damaged picture makes the decoders raise what they please
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PipelineError(f"{name}: cannot be read ({reason})") from None
+        raise PipelineError(f"{name}: cannot be read ({reason_of(error)})") from None
     return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.running.errors import PipelineError
+from stages.running.errors import PipelineError, reason_of
 from stages.running.outputs import replacing
 
 
@@ -36,5 +36,6 @@ def load_arrays(path: Path, names: list[str], content: str) -> list[NDArray[Any]
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run `dvc repro`") from None
     except Exception as error:  # a damaged file makes the libraries raise what they please
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise PipelineError(f"{path}: not {content} ({reason}); run `dvc repro`") from None
+        raise PipelineError(
+            f"{path}: not {content} ({reason_of(error)}); run `dvc repro`"
+        ) from None

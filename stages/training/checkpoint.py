@@ -20,6 +20,7 @@ from stages.network.resnet import statistics_of, weights_of
 from stages.network.storage import save_tensors
 from stages.parameters.loading import read_mapping
 from stages.parameters.train import TrainParameters
+from stages.running.errors import reason_of
 from stages.training.trainer import Trainer
 from stages.training.workers import gather, total, worker_rank
 
@@ -103,8 +104,9 @@ class Checkpoint:
             return
         except (safetensors.SafetensorError, KeyError, TypeError) as error:
             if worker_rank() == 0:
-                reason = " ".join(str(error).split())
-                print(f"train: {self.path} is damaged and not used ({reason})", flush=True)
+                print(
+                    f"train: {self.path} is damaged and not used ({reason_of(error)})", flush=True
+                )
             return
         trainer, progress = self.trainer, json.loads(metadata["progress"])
         for name, tensor in _shared_tensors(trainer).items():

@@ -17,9 +17,10 @@ def learning_rate(
     """The learning rate at `progress`, 0 at the first step to 1 after the last.
 
     one_cycle: rises on a cosine to `peak` during the share `warmup` of the steps, then falls on a
-    cosine to zero (Smith and Topin, https://arxiv.org/abs/1708.07120) · cosine: rises linearly,
-    then falls on a cosine to zero (https://arxiv.org/abs/1608.03983) · step: rises linearly, then
-    is multiplied by `gamma` at each share of the training named in `steps`.
+    cosine to zero (Smith and Topin, https://arxiv.org/abs/1708.07120). All others rise linearly.
+    linear: then falls linearly to zero (Defazio et al., https://arxiv.org/abs/2310.07831) ·
+    cosine: then falls on a cosine to zero (https://arxiv.org/abs/1608.03983) · step: then is
+    multiplied by `gamma` at each share of the training named in `steps`.
     """
     if progress < warmup:
         rise = progress / warmup
@@ -29,6 +30,8 @@ def learning_rate(
     if schedule == "step":
         return peak * gamma ** sum(progress >= step for step in steps)
     fall = (progress - warmup) / (1 - warmup) if warmup < 1 else 0.0
+    if schedule == "linear":
+        return peak * (1 - fall)
     return peak * (1 + math.cos(math.pi * fall)) / 2
 
 
