@@ -24,7 +24,7 @@ COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy few
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo lr-range compare test test-all lint format bench time-to-accuracy check-lock verify lock clean
+.PHONY: help setup repro demo lr-range compare plots test test-all lint format bench time-to-accuracy check-lock verify audit lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -50,6 +50,10 @@ lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
 compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="main exp-a exp-b"
 	@test -n "$(REV)" || { echo 'error: compare: name what to compare: make compare REV="main exp-a"' >&2; exit 1; }
 	@python -m stages.compare $(REV)
+
+plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make plots REV="main exp-a"
+	@python -m stages.figures.offline_plots dvc_plots/template.html
+	@dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
 test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
 	python -m pytest -m "not slow"
@@ -77,6 +81,9 @@ check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agre
 
 verify: $(VENV)/ready  ## run the committed pipeline in a fresh clone and compare all hashes (QUICK=1: a small one)
 	@python -m tests.verify $(if $(QUICK),--quick)
+
+audit: $(VENV)/ready-dev  ## ask the advisory database about the locked packages (needs the internet)
+	pip-audit --disable-pip --require-hashes -r requirements.txt
 
 lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into the lock files
 	uv pip compile $(COMPILE) pyproject.toml --output-file requirements.txt

@@ -45,7 +45,7 @@ slow = pytest.mark.slow
     [
         ("preprocess", "data/processed", FULL),
         ("preprocess", "data/processed", READ_ONLY),
-        ("train", ".checkpoints", FULL),
+        pytest.param("train", ".checkpoints", FULL, marks=slow),
         ("train", ".checkpoints", READ_ONLY),
         pytest.param("train", "models", FULL, marks=slow),
         pytest.param("train", "models", READ_ONLY, marks=slow),

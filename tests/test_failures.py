@@ -46,7 +46,15 @@ def test_unknown_key_is_refused_before_any_stage(workspace):
     assert "unknown key learning_rate" in one_error_line(output)
 
 
-@pytest.mark.parametrize("kind", ["missing", "truncated", "other", "hostile"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "missing",
+        "hostile",
+        pytest.param("truncated", marks=pytest.mark.slow),
+        pytest.param("other", marks=pytest.mark.slow),
+    ],
+)
 def test_bad_archive_is_one_line_and_loses_nothing(workspace, tmp_path, kind):
     before = {name: workspace.read(name) for name in [*RESULTS, "data/raw/cifar-100-python.tar.gz"]}
     archive = tmp_path / "archive.tar.gz"
@@ -100,6 +108,7 @@ def test_interrupted_training_puts_the_last_results_back(workspace):
     before = {name: workspace.read(name) for name in RESULTS}
     workspace.set_params(epochs="1000", lr="0.05")
     with workspace.training() as dvc:
+        assert "is busy" in workspace.run("dvc", "repro", "--single-item", "train", ok=False)
         os.killpg(dvc.pid, signal.SIGINT)
         rest = dvc.stdout.read()
     assert dvc.returncode != 0

@@ -130,6 +130,7 @@ def test_pairs_are_those_with_the_most_mistakes(classes):
     counts[3, 7], counts[7, 3], counts[0, 20], counts[9, 8] = 4, 5, 6, 1
     found = confused_pairs(counts, classes, most=2).to_dict("list")
     assert found == {
+        "pair": ["class 03 / class 07", "class 00 / class 20"],
         "class_a": ["class 03", "class 00"],
         "class_b": ["class 07", "class 20"],
         "a_as_b": [4, 6],

@@ -179,7 +179,7 @@ def test_file_that_is_no_mapping_is_refused(params, text):
     [
         ({"mixup": "0.6", "cutmix": "0.6"}, "mixup + cutmix is 1.2"),
         ({"momentum": "0"}, "nesterov: true needs a momentum above 0"),
-        ({"workers": "3"}, "batch_size: 128 cannot be shared equally by workers: 3"),
+        ({"workers": "5"}, "batch_size: 96 cannot be shared equally by workers: 5"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(params, values, reason):

@@ -1,9 +1,10 @@
-"""The report page in a real browser, as the pipeline wrote it."""
+"""The report page and the page of `make plots` in a real browser, as they were written."""
 
 import itertools
 import os
 import re
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -146,3 +147,20 @@ def test_sheet_has_the_images_row_by_row():
     np.testing.assert_array_equal(picture[:4, 8:12], images[2].transpose(1, 2, 0))
     np.testing.assert_array_equal(picture[4:, 4:8], images[COLUMNS + 1].transpose(1, 2, 0))
     assert (picture[4:, 8:] == 0).all()
+
+
+@needs_chromium
+def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
+    workspace.set_params(figure_dpi="45")
+    workspace.run(sys.executable, "-m", "stages.figures.offline_plots", "template.html")
+    diff = ["dvc", "plots", "diff", "--html-template", "template.html", "--out", "page", "HEAD"]
+    workspace.run(*diff)
+    page = browser.new_page()
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((workspace.path / "page/index.html").as_uri())
+    page.wait_for_function("document.querySelectorAll('.vega-embed svg.marks').length == 6")
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    bars = page.locator("svg.marks").nth(1).bounding_box()
+    assert bars["height"] > 100 * 10  # a line for each class
+    page.close()

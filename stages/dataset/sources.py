@@ -16,7 +16,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from stages.running.errors import PipelineError, reason_of
+from stages.running.errors import PipelineError
 
 LOCAL_COPY = "CIFAR100_ARCHIVE"
 SECOND_SOURCE = "https://dataset.bj.bcebos.com/cifar/cifar-100-python.tar.gz"
@@ -189,4 +189,4 @@ def _short(error: Exception) -> str:
         return f"redirects more than {MOST_REDIRECTS} times"
     if isinstance(error, requests.ConnectionError):
         return "could not connect"
-    return reason_of(error)
+    return " ".join(str(error).split())

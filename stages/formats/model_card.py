@@ -31,6 +31,7 @@ def model_card(
     sizes = history.groupby("image_size", sort=False)["epoch"].count()
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         network=description["network"],
+        training=description["training"],
         temperature=description["temperature"],
         parameters=parameters,
         sizes=sizes.to_dict(),
