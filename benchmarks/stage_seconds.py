@@ -17,7 +17,7 @@ def stage_seconds() -> dict[str, float]:
     """Seconds of each stage's command, its start included; {} without a copy of the archive.
 
     The archive is the one that CIFAR100_ARCHIVE names: a download would measure the network. What
-    evaluate and render need of a training comes from models/ and reports/.
+    the other stages need of a training comes from models/ and reports/.
     """
     archive = os.environ.get("CIFAR100_ARCHIVE", "")
     if not Path(archive).is_file():
@@ -25,9 +25,9 @@ def stage_seconds() -> dict[str, float]:
         return {}
     stages = ["download", "preprocess"]
     if (MODELS / "model.safetensors").is_file() and HISTORY.is_file():
-        stages += ["evaluate", "render"]
+        stages += ["evaluate", "render", "export"]
     else:
-        print("evaluate and render not measured: models/ holds no trained network (`make repro`)")
+        print("the others not measured: models/ holds no trained network (`make repro`)")
     seconds = {}
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
