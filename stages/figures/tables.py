@@ -72,6 +72,5 @@ def describe_training(
         "Training images": images,
         "Seed": seed,
         "Epochs": ", then ".join(f"{n} on images of {size} pixels" for size, n in sizes.items()),
-        "Highest learning rate at the end of an epoch": f"{history['lr'].max():.3g}",
         "All params of the stage train": params,
     }
