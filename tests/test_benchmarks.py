@@ -88,6 +88,7 @@ def test_unknown_networks_are_refused():
             depth_and_width(name)
 
 
+@pytest.mark.slow
 def test_quick_run_measures_the_project(tmp_path):
     command = [sys.executable, "-m", "benchmarks.throughput", "--quick", "--runners", "project"]
     output = tmp_path / "results.json"

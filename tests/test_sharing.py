@@ -33,7 +33,9 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
     server.stop()
 
 
-@pytest.mark.parametrize("address", ["folder", "s3"], indirect=True)
+@pytest.mark.parametrize(
+    "address", [pytest.param("folder", marks=pytest.mark.slow), "s3"], indirect=True
+)
 def test_second_clone_gets_everything_without_training(workspace, tmp_path, address):
     url, *endpoint = address
     workspace.run("dvc", "remote", "add", "--default", "store", url)
