@@ -29,7 +29,7 @@ def save_program(model: TrainedModel, folder: Path) -> None:
     """Write model.json and model.pdiparams into `folder`; of plain operators, for any device."""
     for layer in model.network.sublayers():
         if isinstance(layer, Conv3x3):
-            layer.unit_stride = False  # the fast convolution is no operator of Paddle's
+            layer.compiled = False
     spec = InputSpec([None, 3, 32, 32], "uint8", "images")
     paddle.jit.save(NormalisedNetwork(model), str(folder / "model"), input_spec=[spec])
 

@@ -2,17 +2,20 @@
 
 Paddle's own CPU convolution unfolds each image and multiplies it alone, and its gradients run at
 half of that speed. Where the stride is 1 Winograd's algorithm takes its place: exact up to
-rounding, with a quarter of the multiply-adds. Tests compare it with `F.conv2d`.
+rounding, with a quarter of the multiply-adds. Where it is 2 several images are unfolded and
+multiplied together. Tests compare both with `F.conv2d`.
 """
 
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 import paddle
 
-from stages.network import winograd_maps, winograd_tiles
+from stages.network import unfolding, winograd_maps, winograd_tiles
 
-SMALL_MAP = 8  # up to this side the transforms of whole maps by matrices are faster
+SMALL_MAP = 7  # up to this side the transforms of whole maps by matrices are faster
+SMALL_STRIDED_MAP = 16  # and up to this one the unfolding of several images
 
 
 class Conv3x3(paddle.nn.Conv2D):
@@ -20,26 +23,34 @@ class Conv3x3(paddle.nn.Conv2D):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, stride, padding=1, bias_attr=False)
-        self.unit_stride = stride == 1
+        self.stride = stride
+        self.compiled = True  # False: of Paddle's operators alone, as a saved program has to be
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Convolve `x` by the algorithm that is fastest for its shape and device."""
         height, width = x.shape[2:]
-        if not (self.unit_stride and height == width and x.place.is_cpu_place()):
+        if not self.compiled or height != width or not x.place.is_cpu_place():
             return super().forward(x)
-        if height <= SMALL_MAP:
+        if self.stride == 1 and height <= SMALL_MAP:
             return winograd_maps.convolve(x, self.weight)
-        return _TiledConvolution.apply(x, self.weight)
+        if self.stride == 1:
+            return _Compiled.apply(x, self.weight, height, winograd_tiles)
+        if height <= SMALL_STRIDED_MAP:
+            return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
+        return super().forward(x)
 
 
-class _TiledConvolution(paddle.autograd.PyLayer):
-    """Lets Paddle differentiate winograd_tiles; NumPy sees the memory of the tensors, uncopied."""
+class _Compiled(paddle.autograd.PyLayer):
+    """Lets Paddle differentiate the loops; NumPy sees the memory of the tensors, uncopied."""
 
     @staticmethod
-    def forward(ctx: Any, x: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:
+    def forward(
+        ctx: Any, x: paddle.Tensor, weight: paddle.Tensor, side: int, loops: ModuleType
+    ) -> paddle.Tensor:
         ctx.save_for_backward(x, weight)
-        y = paddle.empty([x.shape[0], weight.shape[0], *x.shape[2:]])
-        winograd_tiles.convolve(_view(x), _view(weight), _view(y))
+        ctx.loops = loops
+        y = paddle.empty([x.shape[0], weight.shape[0], side, side])
+        loops.convolve(_view(x), _view(weight), _view(y))
         return y
 
     @staticmethod
@@ -50,10 +61,10 @@ class _TiledConvolution(paddle.autograd.PyLayer):
         x_grad = weight_grad = None
         if not x.stop_gradient:
             x_grad = paddle.empty(x.shape)
-            winograd_tiles.input_gradient(_view(grad), _view(weight), _view(x_grad))
+            ctx.loops.input_gradient(_view(grad), _view(weight), _view(x_grad))
         if not weight.stop_gradient:
             weight_grad = paddle.empty(weight.shape)
-            winograd_tiles.weight_gradient(_view(x), _view(grad), _view(weight_grad))
+            ctx.loops.weight_gradient(_view(x), _view(grad), _view(weight_grad))
         return x_grad, weight_grad
 
 
