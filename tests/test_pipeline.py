@@ -1,12 +1,15 @@
 """The pipeline as users run it: through the real `dvc`, in a Git clone, on synthetic data."""
 
+import io
 import json
 import re
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -108,19 +111,64 @@ def test_experiment_in_a_temporary_workspace_leaves_this_one_alone(workspace):
     assert "aside" in shown
 
 
-@pytest.mark.slow
-def test_queue_runs_several_experiments(workspace):
-    workspace.run("dvc", "exp", "run", "--queue", "-S", "lr=0.03,0.05")
-    workspace.run("dvc", "queue", "start", "--jobs", "2")
-    deadline = time.monotonic() + 400
-    while re.search(r"Queued|Running", status := workspace.run("dvc", "queue", "status")):
+def wait_for_queue(workspace: Workspace, unfinished: int) -> dict[str, str]:
+    """Wait until no more than so many experiments are queued or running; all states by name."""
+    deadline = time.monotonic() + 600
+    while True:
+        status = workspace.run("dvc", "queue", "status")
+        states = {
+            name: state
+            for name, state in re.findall(
+                r"(?m)^\w{7} +(\S+) .* (Queued|Running|Success|Failed) *$", status
+            )
+        }
+        if sum(state in ("Queued", "Running") for state in states.values()) <= unfinished:
+            return states
         assert time.monotonic() < deadline, status
         time.sleep(2)
-    assert status.count("Success") == 2, status
-    assert workspace.run("git", "status", "--porcelain") == ""
+
+
+@pytest.mark.slow
+def test_queue_with_two_workers_loses_no_experiment_when_one_of_them_is_killed(workspace):
+    queued = workspace.run("dvc", "exp", "run", "--queue", "-S", "lr=0.01,0.02,0.03,0.04,0.05,0.06")
+    lr_of = {
+        name: lr for lr, name in re.findall(r"'lr=([\d.]+)'[^']*\nQueued experiment '(\S+)'", queued)
+    }
+    assert len(lr_of) == 6
+    workspace.run("dvc", "queue", "start", "--jobs", "2")
+    folder = workspace.path / ".dvc/tmp/exps/celery"
+    worker = psutil.Process(json.loads((folder / "dvc-exp-worker-2.json").read_text())["pid"])
+    deadline = time.monotonic() + 120
+    while "stages.train" not in str([p.cmdline() for p in worker.children(recursive=True)]):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    for process in [worker, *worker.children(recursive=True)]:
+        process.kill()
+
+    states = wait_for_queue(workspace, unfinished=1)  # the other worker does all the rest
+    (lost,) = [name for name, state in states.items() if state == "Running"]
+    assert Counter(states.values()) == {"Success": 5, "Running": 1}
+    # What README says to do: tell DVC that it is gone, and queue it anew.
+    workspace.run("dvc", "queue", "kill", lost)
+    assert wait_for_queue(workspace, unfinished=0)[lost] == "Failed"
+    workspace.run("dvc", "exp", "run", "--queue", "-S", f"lr={lr_of[lost]}")
+    workspace.run("dvc", "queue", "start", "--jobs", "2")
+    assert Counter(wait_for_queue(workspace, unfinished=0).values()) == {"Success": 6, "Failed": 1}
+
     shown = workspace.run("dvc", "exp", "show", "--csv")
-    assert re.search(r"\b0\.03\b", shown)
-    assert re.search(r"\b0\.05\b", shown)
+    table = pd.read_csv(io.StringIO(shown[shown.index("Experiment,") :]))
+    recorded = table.loc[table["top1"].notna() & table["Experiment"].notna(), "lr"]
+    assert {float(lr) for lr in lr_of.values()} <= set(recorded)
+    assert workspace.run("git", "status", "--porcelain") == ""
+    assert not [p for p in psutil.process_iter() if str(workspace.path) in str(safe_cmdline(p))]
+
+
+def safe_cmdline(process: psutil.Process) -> list[str]:
+    """The command of a process, empty if it has ended meanwhile."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def test_processed_files_do_not_depend_on_the_order_in_the_archive(workspace):

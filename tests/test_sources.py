@@ -77,8 +77,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/*")
         self.end_headers()
+        Handler.sent[name] += len(body[:upto])  # before the client can have got it all
         self.wfile.write(body[:upto])
-        Handler.sent[name] += len(body[:upto])
         time.sleep(wait)
 
     def drip(self, name: str) -> None:
