@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from stages.network import compiling, winograd_maps, winograd_tiles
-from stages.network.convolution import Conv3x3
+from stages.network.convolution import Conv1x1, Conv3x3
 
 
 def assert_close(found: paddle.Tensor, expected: paddle.Tensor) -> None:
@@ -17,17 +17,23 @@ def assert_close(found: paddle.Tensor, expected: paddle.Tensor) -> None:
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5 * scale, rtol=0)
 
 
+def paddles(x: paddle.Tensor, weight: paddle.Tensor, stride: int = 1) -> paddle.Tensor:
+    padding = weight.shape[-1] // 2
+    return F.conv2d(x, weight, stride=stride, padding=padding, data_format="NHWC")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 14, 16, 24, 31, 32])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_convolution_equals_paddles_in_values_and_gradients(size, stride):
+@pytest.mark.parametrize("kind", [Conv1x1, Conv3x3])
+def test_convolution_equals_paddles_in_values_and_gradients(kind, size, stride):
     """Sizes that fill their tiles and that do not; more images than go through together."""
     paddle.seed(size)
-    layer = Conv3x3(5, 7, stride)
-    x = paddle.randn([9, 5, size, size])
+    layer = kind(5, 7, stride)
+    x = paddle.randn([9, size, size, 5])
     x.stop_gradient = False
     grad = paddle.randn(layer(x).shape)
     results = []
-    for convolve in (layer, lambda x: F.conv2d(x, layer.weight, stride=stride, padding=1)):
+    for convolve in (layer, lambda x: paddles(x, layer.weight, stride)):
         output = convolve(x)
         output.backward(grad)  # as the training does
         with paddle.no_grad():
@@ -42,10 +48,10 @@ def test_convolution_equals_paddles_in_values_and_gradients(size, stride):
 @pytest.mark.parametrize("size", [4, 16])
 def test_gradients_can_be_asked_for_by_name_too(size):
     layer = Conv3x3(3, 4)
-    x = paddle.randn([2, 3, size, size])
+    x = paddle.randn([2, size, size, 3])
     x.stop_gradient = False
     found = paddle.grad([layer(x).sum()], [x, layer.weight])
-    expected = paddle.grad([F.conv2d(x, layer.weight, padding=1).sum()], [x, layer.weight])
+    expected = paddle.grad([paddles(x, layer.weight).sum()], [x, layer.weight])
     for a, b in zip(found, expected, strict=True):
         assert_close(a, b)
 
@@ -53,11 +59,11 @@ def test_gradients_can_be_asked_for_by_name_too(size):
 @pytest.mark.parametrize("size", [4, 16])
 def test_images_need_no_gradient_and_may_lie_in_any_order_in_memory(size):
     layer = Conv3x3(3, 4)
-    images = paddle.randn([2, size, size, 3]).transpose([0, 3, 1, 2])
+    images = paddle.randn([2, 3, size, size]).transpose([0, 2, 3, 1])
     output = layer(images)
     output.sum().backward()
     assert images.grad is None
-    expected = F.conv2d(images, layer.weight, padding=1)
+    expected = paddles(images, layer.weight)
     assert_close(output, expected)
     assert_close(layer.weight.grad, paddle.grad([expected.sum()], [layer.weight])[0])
 
@@ -65,7 +71,7 @@ def test_images_need_no_gradient_and_may_lie_in_any_order_in_memory(size):
 @pytest.mark.parametrize("size", [4, 16])
 def test_same_input_gives_the_same_bytes(size):
     layer = Conv3x3(64, 64)
-    x = paddle.randn([32, 64, size, size])
+    x = paddle.randn([32, size, size, 64])
     first = layer(x).numpy()
     assert all(np.array_equal(layer(x).numpy(), first) for _ in range(3))
 
@@ -97,9 +103,9 @@ import os
 import numpy as np
 from stages.network import winograd_tiles
 assert winograd_tiles.__file__.startswith(os.getcwd())
-y = np.empty((1, 2, 9, 9), np.float32)
+y = np.empty((1, 9, 9, 2), np.float32)
 winograd_tiles.convolve(np.ones_like(y), np.ones((2, 2, 3, 3), np.float32), y)
-print(round(y[0, 0, 4, 4]), round(y[0, 0, 0, 0]))
+print(round(y[0, 4, 4, 0]), round(y[0, 0, 0, 0]))
 """
     environment = os.environ | {"XDG_CACHE_HOME": os.devnull, "HOME": os.devnull}
     output = subprocess.check_output([sys.executable, "-c", code], cwd=tmp_path, env=environment)

@@ -81,7 +81,7 @@ def test_initial_weights_follow_he_and_depend_on_the_seed():
 def test_zero_init_residual_makes_each_block_its_shortcut(depth):
     network = build_resnet(ResNetConfig(depth, 4), seed=0, zero_init_residual=True)
     network.eval()
-    x = paddle.rand([1, 16 if depth == 50 else 4, 8, 8])
+    x = paddle.rand([1, 8, 8, 16 if depth == 50 else 4])
     block = network.groups[0][1]
     np.testing.assert_allclose(block(x).numpy(), x.numpy(), atol=1e-6)
 
@@ -185,10 +185,10 @@ def test_dirac_init_passes_the_input_on(depth, convolutions):
     assert len(found) == convolutions
     for convolution in found:
         channels = convolution.weight.shape[1]
-        x = paddle.rand([2, channels, 8, 8])
+        x = paddle.rand([2, 8, 8, channels])
         y = convolution(x).numpy()
-        stride = 8 // y.shape[-1]
-        np.testing.assert_allclose(y[:, :channels], x.numpy()[:, :, ::stride, ::stride], atol=1e-5)
+        stride = 8 // y.shape[1]
+        np.testing.assert_allclose(y[..., :channels], x.numpy()[:, ::stride, ::stride], atol=1e-5)
         others = convolution.weight.numpy()[channels:]
         assert (others != 0).all()
 

@@ -132,7 +132,8 @@ def wait_for_queue(workspace: Workspace, unfinished: int) -> dict[str, str]:
 def test_queue_with_two_workers_loses_no_experiment_when_one_of_them_is_killed(workspace):
     queued = workspace.run("dvc", "exp", "run", "--queue", "-S", "lr=0.01,0.02,0.03,0.04,0.05,0.06")
     lr_of = {
-        name: lr for lr, name in re.findall(r"'lr=([\d.]+)'[^']*\nQueued experiment '(\S+)'", queued)
+        name: lr
+        for lr, name in re.findall(r"'lr=([\d.]+)'[^']*\nQueued experiment '(\S+)'", queued)
     }
     assert len(lr_of) == 6
     workspace.run("dvc", "queue", "start", "--jobs", "2")

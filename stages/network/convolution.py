@@ -15,29 +15,46 @@ import paddle
 from stages.network import unfolding, winograd_maps, winograd_tiles
 
 SMALL_MAP = 7  # up to this side the transforms of whole maps by matrices are faster
-SMALL_STRIDED_MAP = 16  # and up to this one the unfolding of several images
 
 
 class Conv3x3(paddle.nn.Conv2D):
-    """3×3 convolution with padding 1 and no bias: (N, C, H, W) to (N, K, H/stride, W/stride)."""
+    """3×3 convolution with padding 1 and no bias: (N, H, W, C) to (N, H/stride, W/stride, K)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, 3, stride, padding=1, bias_attr=False)
+        super().__init__(
+            in_channels, out_channels, 3, stride, 1, bias_attr=False, data_format="NHWC"
+        )
         self.stride = stride
         self.compiled = True  # False: of Paddle's operators alone, as a saved program has to be
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Convolve `x` by the algorithm that is fastest for its shape and device."""
-        height, width = x.shape[2:]
+        height, width = x.shape[1:3]
         if not self.compiled or height != width or not x.place.is_cpu_place():
             return super().forward(x)
         if self.stride == 1 and height <= SMALL_MAP:
             return winograd_maps.convolve(x, self.weight)
         if self.stride == 1:
             return _Compiled.apply(x, self.weight, height, winograd_tiles)
-        if height <= SMALL_STRIDED_MAP:
+        return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
+
+
+class Conv1x1(paddle.nn.Conv2D):
+    """1×1 convolution without bias: (N, H, W, C) to (N, H/stride, W/stride, K)."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 1, stride, bias_attr=False, data_format="NHWC")
+        self.stride = stride
+        self.compiled = True
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Multiply the channels of the pixels that the stride leaves by the weight."""
+        height, width = x.shape[1:3]
+        if self.stride > 1 and (not self.compiled or height != width or not x.place.is_cpu_place()):
+            return super().forward(x)
+        if self.stride > 1:
             return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
-        return super().forward(x)
+        return paddle.matmul(x, self.weight.reshape(self.weight.shape[:2]), transpose_y=True)
 
 
 class _Compiled(paddle.autograd.PyLayer):
@@ -49,7 +66,7 @@ class _Compiled(paddle.autograd.PyLayer):
     ) -> paddle.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.loops = loops
-        y = paddle.empty([x.shape[0], weight.shape[0], side, side])
+        y = paddle.empty([x.shape[0], side, side, weight.shape[0]])
         loops.convolve(_view(x), _view(weight), _view(y))
         return y
 

@@ -7,10 +7,10 @@ four groups of stages for ImageNet depths (table 1), three for CIFAR depths (sec
 from dataclasses import dataclass
 
 import paddle
-import paddle.nn.functional as F
 from paddle import nn
 
-from stages.network.convolution import Conv3x3
+from stages.network.batch_norm import BatchNorm
+from stages.network.convolution import Conv1x1, Conv3x3
 
 BASIC_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -29,23 +29,22 @@ class ResNetConfig:
 
 
 class BasicBlock(nn.Layer):
-    """Two 3×3 convolutions and a shortcut: (N, C, H, W) to (N, K, H/stride, W/stride)."""
+    """Two 3×3 convolutions and a shortcut: (N, H, W, C) to (N, H/stride, W/stride, K)."""
 
     expansion = 1
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = Conv3x3(in_channels, channels, stride)
-        self.norm1 = nn.BatchNorm2D(channels)
+        self.norm1 = BatchNorm(channels)
         self.conv2 = Conv3x3(channels, channels)
-        self.last_norm = nn.BatchNorm2D(channels)
+        self.last_norm = BatchNorm(channels)
         self.shortcut = _shortcut(in_channels, channels, stride)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Add the residual to the shortcut."""
-        residual = F.relu(self.norm1(self.conv1(x)))
-        residual = self.last_norm(self.conv2(residual))
-        return F.relu(residual + self.shortcut(x))
+        residual = self.norm1(self.conv1(x))
+        return self.last_norm(self.conv2(residual), self.shortcut(x))
 
 
 class BottleneckBlock(nn.Layer):
@@ -55,20 +54,19 @@ class BottleneckBlock(nn.Layer):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2D(in_channels, channels, 1, bias_attr=False)
-        self.norm1 = nn.BatchNorm2D(channels)
+        self.conv1 = Conv1x1(in_channels, channels)
+        self.norm1 = BatchNorm(channels)
         self.conv2 = Conv3x3(channels, channels, stride)
-        self.norm2 = nn.BatchNorm2D(channels)
-        self.conv3 = nn.Conv2D(channels, 4 * channels, 1, bias_attr=False)
-        self.last_norm = nn.BatchNorm2D(4 * channels)
+        self.norm2 = BatchNorm(channels)
+        self.conv3 = Conv1x1(channels, 4 * channels)
+        self.last_norm = BatchNorm(4 * channels)
         self.shortcut = _shortcut(in_channels, 4 * channels, stride)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """Add the residual to the shortcut."""
-        residual = F.relu(self.norm1(self.conv1(x)))
-        residual = F.relu(self.norm2(self.conv2(residual)))
-        residual = self.last_norm(self.conv3(residual))
-        return F.relu(residual + self.shortcut(x))
+        residual = self.norm1(self.conv1(x))
+        residual = self.norm2(self.conv2(residual))
+        return self.last_norm(self.conv3(residual), self.shortcut(x))
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Layer:
@@ -76,8 +74,7 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Layer:
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(
-        nn.Conv2D(in_channels, out_channels, 1, stride, bias_attr=False),
-        nn.BatchNorm2D(out_channels),
+        Conv1x1(in_channels, out_channels, stride), BatchNorm(out_channels, relu=False)
     )
 
 
@@ -89,15 +86,12 @@ class ResNet(nn.Layer):
         self.config = config
         block = BottleneckBlock if config.depth in BOTTLENECK_DEPTHS else BasicBlock
         if config.stem == "cifar":
-            self.stem = nn.Sequential(
-                Conv3x3(3, config.width), nn.BatchNorm2D(config.width), nn.ReLU()
-            )
+            self.stem = nn.Sequential(Conv3x3(3, config.width), BatchNorm(config.width))
         else:
             self.stem = nn.Sequential(
-                nn.Conv2D(3, config.width, 7, 2, padding=3, bias_attr=False),
-                nn.BatchNorm2D(config.width),
-                nn.ReLU(),
-                nn.MaxPool2D(3, 2, padding=1),
+                nn.Conv2D(3, config.width, 7, 2, 3, bias_attr=False, data_format="NHWC"),
+                BatchNorm(config.width),
+                nn.MaxPool2D(3, 2, 1, data_format="NHWC"),
             )
         channels = config.width
         groups = []
@@ -112,9 +106,9 @@ class ResNet(nn.Layer):
         self.classifier = nn.Linear(channels, config.classes)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Compute the logits of a batch."""
-        features = self.groups(self.stem(x))
-        return self.classifier(features.mean([2, 3]))
+        """Compute the logits of a batch; within, channels are the last axis."""
+        features = self.groups(self.stem(x.transpose([0, 2, 3, 1])))
+        return self.classifier(features.mean([1, 2]))
 
 
 def weights_of(network: nn.Layer) -> list[paddle.Tensor]:

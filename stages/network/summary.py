@@ -21,7 +21,8 @@ def summarise(network: ResNet, size: int = 32) -> pd.DataFrame:
 
     def record(name: str, layer: nn.Layer) -> Any:
         def hook(_layer: nn.Layer, _inputs: Any, output: paddle.Tensor) -> None:
-            shape = output.shape[1:]
+            *sides, channels = output.shape[1:]
+            shape = [channels, *sides]
             per_output = 0
             if isinstance(layer, nn.Conv2D):
                 per_output = int(np.prod(layer.weight.shape[1:]))

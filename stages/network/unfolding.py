@@ -1,6 +1,6 @@
-"""3×3 convolution of stride 2 and padding 1 on the CPU as one matrix product.
+"""Convolution of stride 2 on the CPU as one matrix product: 3×3 with padding 1, or 1×1.
 
-The 9 inputs of each output are laid side by side ("im2col"; Chellapilla et al., 2006,
+The F = 9 or 1 inputs of each output are laid side by side ("im2col"; Chellapilla et al., 2006,
 https://inria.hal.science/inria-00112631), channels innermost, so that they are copied in runs.
 Images go through in groups, for matrix products of a good size.
 """
@@ -16,131 +16,107 @@ Array = NDArray[np.float32]
 
 
 def convolve(x: Array, weight: Array, y: Array) -> None:
-    """Write the convolution of maps x (N, C, S, S) with weight (K, C, 3, 3) into y (N, K, T, T)."""
-    _convolve(x, _channels_innermost(weight), y, _group(y))
+    """Write the convolution of maps x (N, S, S, C) with weight (K, C, √F, √F) into y (N, T, T, K)."""
+    _convolve(x, np.ascontiguousarray(_channels_innermost(weight).T), y, _group(y))
 
 
 def input_gradient(grad: Array, weight: Array, x_grad: Array) -> None:
-    """Write the gradient with respect to the input (N, C, S, S) into `x_grad`.
+    """Write the gradient with respect to the input (N, S, S, C) into `x_grad`.
 
-    From the gradient `grad` (N, K, T, T) of the output and the weight (K, C, 3, 3).
+    From the gradient `grad` (N, T, T, K) of the output and the weight (K, C, √F, √F).
     """
     _input_gradient(grad, _channels_innermost(weight), x_grad, _group(grad))
 
 
 def weight_gradient(x: Array, grad: Array, weight_grad: Array) -> None:
-    """Write the gradient with respect to the weight (K, C, 3, 3) into `weight_grad`.
+    """Write the gradient with respect to the weight (K, C, √F, √F) into `weight_grad`.
 
-    From the input x (N, C, S, S) and the gradient `grad` (N, K, T, T) of the output.
+    From the input x (N, S, S, C) and the gradient `grad` (N, T, T, K) of the output.
     """
-    filters, channels = weight_grad.shape[:2]
-    sums = np.zeros((filters, 9 * channels), np.float32)
+    filters, channels, kernel, _ = weight_grad.shape
+    sums = np.zeros((filters, kernel**2 * channels), np.float32)
     _weight_gradient(x, grad, sums, _group(grad))
-    weight_grad[:] = sums.reshape(filters, 3, 3, channels).transpose(0, 3, 1, 2)
+    weight_grad[:] = sums.reshape(filters, kernel, kernel, channels).transpose(0, 3, 1, 2)
 
 
 def _channels_innermost(weight: Array) -> Array:
-    """(K, C, 3, 3) to (K, 9C)."""
+    """(K, C, √F, √F) to (K, F·C)."""
     return np.ascontiguousarray(weight.transpose(0, 2, 3, 1)).reshape(len(weight), -1)
 
 
 def _group(y: Array) -> int:
     """How many images go through together."""
-    return int(min(len(y), max(1, COLUMNS // y.shape[2] ** 2)))
+    return int(min(len(y), max(1, COLUMNS // y.shape[1] ** 2)))
 
 
 @compiled
 def _convolve(x, weight, y, group):  # type: ignore[no-untyped-def]
-    """Convolve x (N, C, S, S) with weight (K, 9C) into y (N, K, T, T)."""
-    count, channels, size, _ = x.shape
-    filters, side = y.shape[1:3]
+    """Convolve x (N, S, S, C) with weight (F·C, K) into y (N, T, T, K)."""
+    count, size, _, channels = x.shape
+    side, filters = y.shape[2:]
     area = side**2
-    padded = np.zeros((size + 2, size + 2, channels), np.float32)
-    patches = np.empty((group * area, 9 * channels), np.float32)
-    products = np.empty(filters * group * area, np.float32)
+    kernel = 1 if len(weight) == channels else 3
+    padded = np.zeros((size + kernel - 1, size + kernel - 1, channels), np.float32)
+    patches = np.empty((group * area, len(weight)), np.float32)
     for start in range(0, count, group):
-        images = min(group, count - start)
-        for image in range(images):
-            _unfold(x[start + image], padded, patches[image * area : (image + 1) * area])
-        product = products[: filters * images * area].reshape(filters, images * area)
-        np.dot(weight, patches[: images * area].T, product)
-        for image in range(images):
-            _copy(
-                product[:, image * area : (image + 1) * area],
-                y[start + image].reshape(filters, area),
-            )
+        stop = min(start + group, count)
+        rows = (stop - start) * area
+        for image in range(start, stop):
+            _unfold(x[image], padded, patches[(image - start) * area :])
+        np.dot(patches[:rows], weight, y[start:stop].reshape(rows, filters))
 
 
 @compiled
 def _input_gradient(grad, weight, x_grad, group):  # type: ignore[no-untyped-def]
-    """Gradient with respect to the input, from grad (N, K, T, T) and weight (K, 9C)."""
-    count, filters, side, _ = grad.shape
-    channels, size = x_grad.shape[1:3]
+    """Gradient with respect to the input, from grad (N, T, T, K) and weight (K, F·C)."""
+    count, side, _, filters = grad.shape
+    size, channels = x_grad.shape[2:]
     area = side**2
-    padded = np.empty((size + 2, size + 2, channels), np.float32)
-    patches = np.empty((group * area, 9 * channels), np.float32)
-    gathered = np.empty(filters * group * area, np.float32)
+    kernel = 1 if weight.shape[1] == channels else 3
+    padded = np.empty((size + kernel - 1, size + kernel - 1, channels), np.float32)
+    patches = np.empty((group * area, weight.shape[1]), np.float32)
     for start in range(0, count, group):
-        images = min(group, count - start)
-        grads = gathered[: filters * images * area].reshape(filters, images * area)
-        for image in range(images):
-            _copy(
-                grad[start + image].reshape(filters, area),
-                grads[:, image * area : (image + 1) * area],
-            )
-        np.dot(grads.T, weight, patches[: images * area])
-        for image in range(images):
-            _fold(patches[image * area : (image + 1) * area], padded, x_grad[start + image])
+        stop = min(start + group, count)
+        rows = (stop - start) * area
+        np.dot(grad[start:stop].reshape(rows, filters), weight, patches[:rows])
+        for image in range(start, stop):
+            _fold(patches[(image - start) * area :], padded, x_grad[image])
 
 
 @compiled
 def _weight_gradient(x, grad, sums, group):  # type: ignore[no-untyped-def]
-    """Add the gradient of the weight, (K, 9C), to `sums`."""
-    count, channels, size, _ = x.shape
-    filters, side = grad.shape[1:3]
+    """Add the gradient of the weight, (K, F·C), to `sums`."""
+    count, size, _, channels = x.shape
+    side, filters = grad.shape[2:]
     area = side**2
-    padded = np.zeros((size + 2, size + 2, channels), np.float32)
-    patches = np.empty((group * area, 9 * channels), np.float32)
-    gathered = np.empty(filters * group * area, np.float32)
+    kernel = 1 if sums.shape[1] == channels else 3
+    padded = np.zeros((size + kernel - 1, size + kernel - 1, channels), np.float32)
+    patches = np.empty((group * area, sums.shape[1]), np.float32)
     product = np.empty_like(sums)
     for start in range(0, count, group):
-        images = min(group, count - start)
-        grads = gathered[: filters * images * area].reshape(filters, images * area)
-        for image in range(images):
-            _unfold(x[start + image], padded, patches[image * area : (image + 1) * area])
-            _copy(
-                grad[start + image].reshape(filters, area),
-                grads[:, image * area : (image + 1) * area],
-            )
-        np.dot(grads, patches[: images * area], product)
+        stop = min(start + group, count)
+        rows = (stop - start) * area
+        for image in range(start, stop):
+            _unfold(x[image], padded, patches[(image - start) * area :])
+        np.dot(grad[start:stop].reshape(rows, filters).T, patches[:rows], product)
         sums += product
 
 
 @compiled
-def _copy(source, target):  # type: ignore[no-untyped-def]
-    """Copy (K, T²) to a part of a matrix, or from one."""
-    for row in range(len(source)):
-        a, b = source[row], target[row]
-        for i in range(len(a)):
-            b[i] = a[i]
-
-
-@compiled
 def _unfold(x, padded, patches):  # type: ignore[no-untyped-def]
-    """Write the inputs of each output, (T², 9C), from x (C, S, S); `padded` is (S+2, S+2, C)."""
-    channels, size, _ = x.shape
+    """Write the inputs of each output, (T², F·C), from x (S, S, C); `padded` has its border."""
+    size, _, channels = x.shape
+    margin = (len(padded) - size) // 2
+    kernel = 2 * margin + 1
     for row in range(size):
-        for channel in range(channels):
-            line = x[channel, row]
-            for column in range(size):
-                padded[row + 1, column + 1, channel] = line[column]
+        padded[row + margin, margin : size + margin] = x[row]
     side = (size + 1) // 2
-    length = 3 * channels
+    length = kernel * channels
     for row in range(side):
         for column in range(side):
             patch = patches[row * side + column]
-            for tap in range(3):
-                source = padded[2 * row + tap, 2 * column : 2 * column + 3].reshape(length)
+            for tap in range(kernel):
+                source = padded[2 * row + tap, 2 * column : 2 * column + kernel].reshape(length)
                 target = patch[tap * length : (tap + 1) * length]
                 for i in range(length):
                     target[i] = source[i]
@@ -148,21 +124,20 @@ def _unfold(x, padded, patches):  # type: ignore[no-untyped-def]
 
 @compiled
 def _fold(patches, padded, x):  # type: ignore[no-untyped-def]
-    """Add what `_unfold` copied back to where it came from: patches (T², 9C) to x (C, S, S)."""
-    channels, size, _ = x.shape
+    """Add what `_unfold` copied back to where it came from: patches (T², F·C) to x (S, S, C)."""
+    size, _, channels = x.shape
+    margin = (len(padded) - size) // 2
+    kernel = 2 * margin + 1
     side = (size + 1) // 2
-    length = 3 * channels
+    length = kernel * channels
     padded[:] = 0
     for row in range(side):
         for column in range(side):
             patch = patches[row * side + column]
-            for tap in range(3):
-                target = padded[2 * row + tap, 2 * column : 2 * column + 3].reshape(length)
+            for tap in range(kernel):
+                target = padded[2 * row + tap, 2 * column : 2 * column + kernel].reshape(length)
                 source = patch[tap * length : (tap + 1) * length]
                 for i in range(length):
                     target[i] += source[i]
     for row in range(size):
-        for channel in range(channels):
-            line = x[channel, row]
-            for column in range(size):
-                line[column] = padded[row + 1, column + 1, channel]
+        x[row] = padded[row + margin, margin : size + margin]

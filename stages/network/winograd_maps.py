@@ -13,23 +13,28 @@ from numpy.typing import NDArray
 
 
 def convolve(x: paddle.Tensor, weight: paddle.Tensor) -> paddle.Tensor:
-    """Convolve maps x (N, C, S, S) with weight (K, C, 3, 3) to (N, K, S, S)."""
-    count, channels, size, _ = x.shape
+    """Convolve maps x (N, S, S, C) with weight (K, C, 3, 3) to (N, S, S, K)."""
+    count, size, _, channels = x.shape
     filters = weight.shape[0]
     tile = best_tile(size)
     points = (tile + 2) ** 2
     to_points, from_points, kernel_to_points = _transforms(size, tile)
     tiles = to_points.shape[0] // points
-    inputs = paddle.matmul(
-        to_points, x.reshape([count * channels, size * size]), transpose_y=True
-    ).reshape([points, tiles * count, channels])
+    pixels = x.reshape([count, size * size, channels]).transpose([1, 0, 2])
+    inputs = paddle.matmul(to_points, pixels.reshape([size * size, count * channels]))
     kernels = paddle.matmul(
         kernel_to_points, weight.reshape([filters * channels, 9]), transpose_y=True
-    ).reshape([points, filters, channels])
-    products = paddle.matmul(inputs, kernels, transpose_y=True)
-    return paddle.matmul(
-        products.reshape([points * tiles, count * filters]), from_points, transpose_x=True
-    ).reshape([count, filters, size, size])
+    )
+    products = paddle.matmul(
+        inputs.reshape([points, tiles * count, channels]),
+        kernels.reshape([points, filters, channels]),
+        transpose_y=True,
+    )
+    outputs = paddle.matmul(
+        from_points, products.reshape([points * tiles, count * filters]), transpose_x=True
+    )
+    outputs = outputs.reshape([size * size, count, filters]).transpose([1, 0, 2])
+    return outputs.reshape([count, size, size, filters])
 
 
 def best_tile(size: int) -> int:

@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 
 
 def convolve(x: Array, weight: Array, y: Array) -> None:
-    """Write the convolution of maps x (N, C, S, S) with weight (K, C, 3, 3) into y (N, K, S, S)."""
+    """Write the convolution of maps x (N, S, S, C) with weight (K, C, 3, 3) into y (N, S, S, K)."""
     filters, channels = weight.shape[:2]
     kernels = weight.reshape(filters, channels, 9).swapaxes(0, 1).reshape(-1, 9)
     points = np.dot(KERNEL, kernels.T).reshape(POINTS, channels, filters)
@@ -38,9 +38,9 @@ def convolve(x: Array, weight: Array, y: Array) -> None:
 
 
 def input_gradient(grad: Array, weight: Array, x_grad: Array) -> None:
-    """Write the gradient with respect to the input (N, C, S, S) into `x_grad`.
+    """Write the gradient with respect to the input (N, S, S, C) into `x_grad`.
 
-    It is the convolution of `grad` (N, K, S, S) with the turned kernels of weight (K, C, 3, 3),
+    It is the convolution of `grad` (N, S, S, K) with the turned kernels of weight (K, C, 3, 3),
     their channels and filters exchanged.
     """
     filters, channels = weight.shape[:2]
@@ -52,9 +52,9 @@ def input_gradient(grad: Array, weight: Array, x_grad: Array) -> None:
 def weight_gradient(x: Array, grad: Array, weight_grad: Array) -> None:
     """Write the gradient with respect to the weight (K, C, 3, 3) into `weight_grad`.
 
-    From the input x (N, C, S, S) and the gradient `grad` (N, K, S, S) of the output.
+    From the input x (N, S, S, C) and the gradient `grad` (N, S, S, K) of the output.
     """
-    filters, channels = grad.shape[1], x.shape[1]
+    filters, channels = grad.shape[3], x.shape[3]
     points = np.zeros((POINTS, filters, channels), np.float32)
     _correlate(x, grad, points, _group(x, COLUMNS))
     np.dot(points.reshape(POINTS, -1).T, KERNEL, weight_grad.reshape(-1, 9))
@@ -62,29 +62,28 @@ def weight_gradient(x: Array, grad: Array, weight_grad: Array) -> None:
 
 def _group(x: Array, columns: int) -> int:
     """How many images go through together, for about so many tiles."""
-    tiles = ((x.shape[2] + 3) // 4) ** 2
+    tiles = ((x.shape[1] + 3) // 4) ** 2
     return int(min(len(x), max(1, columns // tiles)))
 
 
 @compiled
 def _convolve(x, points, y, group):  # type: ignore[no-untyped-def]
-    """Convolve x (N, C, S, S) with kernels given by `points` (36, C, K) into y (N, K, S, S)."""
-    count, channels, size, _ = x.shape
+    """Convolve x (N, S, S, C) with kernels given by `points` (36, C, K) into y (N, S, S, K)."""
+    count, size, _, channels = x.shape
     filters = points.shape[2]
     axis = (size + 3) // 4
     tiles = axis**2
     inputs = np.empty((POINTS, group * tiles * channels + PADDING), np.float32)
     products = np.empty((POINTS, group * tiles * filters + PADDING), np.float32)
-    padded = np.zeros((4 * axis + 2, 4 * axis + 2, channels), np.float32)
-    strip = np.empty((6, (4 * axis + 2) * channels), np.float32)
+    strip = np.zeros((6, (4 * axis + 2) * channels), np.float32)
+    outside = np.zeros(size * channels, np.float32)
     halves = np.empty((4, 6, axis * filters), np.float32)
     rows = np.empty((4, 4 * axis, filters), np.float32)
     for start in range(0, count, group):
         images = min(group, count - start)
         columns = images * tiles
         for image in range(images):
-            _channels_last(x[start + image], padded, 1)
-            _inputs_to_points(padded, inputs, image * tiles, strip)
+            _inputs_to_points(x[start + image], inputs, image * tiles, strip, outside)
         for point in range(POINTS):
             np.dot(
                 inputs[point, : columns * channels].reshape(columns, channels),
@@ -98,24 +97,22 @@ def _convolve(x, points, y, group):  # type: ignore[no-untyped-def]
 @compiled
 def _correlate(x, grad, points, group):  # type: ignore[no-untyped-def]
     """Add the gradient of the kernels at their points, (36, K, C), to `points`."""
-    count, channels, size, _ = x.shape
-    filters = grad.shape[1]
+    count, size, _, channels = x.shape
+    filters = grad.shape[3]
     axis = (size + 3) // 4
     tiles = axis**2
     inputs = np.empty((POINTS, group * tiles * channels + PADDING), np.float32)
     outputs = np.empty((POINTS, group * tiles * filters + PADDING), np.float32)
-    padded = np.zeros((4 * axis + 2, 4 * axis + 2, channels), np.float32)
-    padded_grad = np.zeros((4 * axis, 4 * axis, filters), np.float32)
-    strip = np.empty((6, (4 * axis + 2) * max(channels, filters)), np.float32)
+    strip = np.zeros((6, (4 * axis + 2) * channels), np.float32)
+    strip_grad = np.zeros((6, 4 * axis * filters), np.float32)
+    outside = np.zeros(size * max(channels, filters), np.float32)
     product = np.empty((filters, channels), np.float32)
     for start in range(0, count, group):
         images = min(group, count - start)
         columns = images * tiles
         for image in range(images):
-            _channels_last(x[start + image], padded, 1)
-            _inputs_to_points(padded, inputs, image * tiles, strip)
-            _channels_last(grad[start + image], padded_grad, 0)
-            _outputs_to_points(padded_grad, outputs, image * tiles, strip)
+            _inputs_to_points(x[start + image], inputs, image * tiles, strip, outside)
+            _outputs_to_points(grad[start + image], outputs, image * tiles, strip_grad, outside)
         for point in range(POINTS):
             np.dot(
                 outputs[point, : columns * filters].reshape(columns, filters).T,
@@ -126,18 +123,12 @@ def _correlate(x, grad, points, group):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _channels_last(x, padded, margin):  # type: ignore[no-untyped-def]
-    """Copy x (C, S, S) into `padded` (at least S, at least S, C), `margin` from its border."""
-    channels, size, _ = x.shape
-    # Rows of a map of 32×32 lie 4 KB from those of the next channel, in the same cache sets: the
-    # neighbours that come with each have to be used before the next channel pushes them out.
-    together = 4 if size == 32 else 1
-    for first in range(0, size, together):
-        for channel in range(channels):
-            for row in range(first, min(first + together, size)):
-                line = x[channel, row]
-                for column in range(size):
-                    padded[row + margin, column + margin, channel] = line[column]
+def _row(x, row, outside):  # type: ignore[no-untyped-def]
+    """The row of x (S, S, C) as (S * C,), or `outside` where there is none."""
+    size, _, channels = x.shape
+    if 0 <= row < size:
+        return x[row].reshape(size * channels)
+    return outside[: size * channels]
 
 
 @njit(inline="always")
@@ -177,16 +168,17 @@ def _four_from_six(m0, m1, m2, m3, m4, m5):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _inputs_to_points(padded, points, first, strip):  # type: ignore[no-untyped-def]
-    """The paper's B'dB of each 6×6 tile d of `padded`, written to `points` from tile `first` on."""
-    width, channels = padded.shape[1:]
-    axis, length = width // 4, width * channels
-    s0, s1, s2, s3, s4, s5 = strip[0], strip[1], strip[2], strip[3], strip[4], strip[5]
+def _inputs_to_points(x, points, first, strip, outside):  # type: ignore[no-untyped-def]
+    """The paper's B'dB of each 6×6 tile d of x (S, S, C), to `points` from tile `first` on."""
+    size, _, channels = x.shape
+    axis, length = (size + 3) // 4, size * channels
+    inside = strip[:, channels : channels + length]
+    s0, s1, s2, s3, s4, s5 = inside[0], inside[1], inside[2], inside[3], inside[4], inside[5]
     for tile_row in range(axis):
-        top = 4 * tile_row
-        d0, d1 = padded[top].reshape(length), padded[top + 1].reshape(length)
-        d2, d3 = padded[top + 2].reshape(length), padded[top + 3].reshape(length)
-        d4, d5 = padded[top + 4].reshape(length), padded[top + 5].reshape(length)
+        top = 4 * tile_row - 1
+        d0, d1 = _row(x, top, outside), _row(x, top + 1, outside)
+        d2, d3 = _row(x, top + 2, outside), _row(x, top + 3, outside)
+        d4, d5 = _row(x, top + 4, outside), _row(x, top + 5, outside)
         for i in range(length):
             s0[i], s1[i], s2[i], s3[i], s4[i], s5[i] = _six_from_six(
                 d0[i], d1[i], d2[i], d3[i], d4[i], d5[i]
@@ -211,20 +203,20 @@ def _inputs_to_points(padded, points, first, strip):  # type: ignore[no-untyped-
 
 
 @compiled
-def _outputs_to_points(padded, points, first, strip):  # type: ignore[no-untyped-def]
-    """AyA' of each 4×4 tile y of `padded`: the transpose of what `_from_points` does."""
-    width, filters = padded.shape[1:]
-    axis, length = width // 4, width * filters
+def _outputs_to_points(y, points, first, strip, outside):  # type: ignore[no-untyped-def]
+    """AyA' of each 4×4 tile of y (S, S, K): the transpose of what `_from_points` does."""
+    size, _, filters = y.shape
+    axis, length = (size + 3) // 4, size * filters
     s0, s1, s2, s3, s4, s5 = strip[0], strip[1], strip[2], strip[3], strip[4], strip[5]
     for tile_row in range(axis):
         top = 4 * tile_row
-        y0, y1 = padded[top].reshape(length), padded[top + 1].reshape(length)
-        y2, y3 = padded[top + 2].reshape(length), padded[top + 3].reshape(length)
+        y0, y1 = _row(y, top, outside), _row(y, top + 1, outside)
+        y2, y3 = _row(y, top + 2, outside), _row(y, top + 3, outside)
         for i in range(length):
             s0[i], s1[i], s2[i], s3[i], s4[i], s5[i] = _six_from_four(y0[i], y1[i], y2[i], y3[i])
         for row in range(6):
             for tile in range(axis):
-                y = strip[row, 4 * tile * filters : (4 * tile + 4) * filters]
+                t = strip[row, 4 * tile * filters : (4 * tile + 4) * filters]
                 start = (first + tile_row * axis + tile) * filters
                 stop = start + filters
                 p0, p1 = points[6 * row, start:stop], points[6 * row + 1, start:stop]
@@ -232,14 +224,14 @@ def _outputs_to_points(padded, points, first, strip):  # type: ignore[no-untyped
                 p4, p5 = points[6 * row + 4, start:stop], points[6 * row + 5, start:stop]
                 for i in range(filters):
                     p0[i], p1[i], p2[i], p3[i], p4[i], p5[i] = _six_from_four(
-                        y[i], y[filters + i], y[2 * filters + i], y[3 * filters + i]
+                        t[i], t[filters + i], t[2 * filters + i], t[3 * filters + i]
                     )
 
 
 @compiled
 def _from_points(points, y, first, halves, rows):  # type: ignore[no-untyped-def]
-    """The paper's A'mA of the products m of each tile from `first` on, written to y (K, S, S)."""
-    filters, size, _ = y.shape
+    """The paper's A'mA of the products m of each tile from `first` on, written to y (S, S, K)."""
+    size, _, filters = y.shape
     axis = (size + 3) // 4
     length = axis * filters
     for tile_row in range(axis):
@@ -255,7 +247,7 @@ def _from_points(points, y, first, halves, rows):  # type: ignore[no-untyped-def
                 h0[i], h1[i], h2[i], h3[i] = _four_from_six(
                     m0[i], m1[i], m2[i], m3[i], m4[i], m5[i]
                 )
-        for row in range(4):
+        for row in range(min(4, size - 4 * tile_row)):
             for tile in range(axis):
                 m = halves[row, :, tile * filters : (tile + 1) * filters]
                 m0, m1, m2, m3, m4, m5 = m[0], m[1], m[2], m[3], m[4], m[5]
@@ -265,8 +257,4 @@ def _from_points(points, y, first, halves, rows):  # type: ignore[no-untyped-def
                     y0[i], y1[i], y2[i], y3[i] = _four_from_six(
                         m0[i], m1[i], m2[i], m3[i], m4[i], m5[i]
                     )
-        for channel in range(filters):
-            for row in range(min(4, size - 4 * tile_row)):
-                line = y[channel, 4 * tile_row + row]
-                for column in range(size):
-                    line[column] = rows[row, column, channel]
+            y[4 * tile_row + row] = rows[row, :size]
