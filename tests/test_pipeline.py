@@ -116,12 +116,8 @@ def wait_for_queue(workspace: Workspace, unfinished: int) -> dict[str, str]:
     deadline = time.monotonic() + 600
     while True:
         status = workspace.run("dvc", "queue", "status")
-        states = {
-            name: state
-            for name, state in re.findall(
-                r"(?m)^\w{7} +(\S+) .* (Queued|Running|Success|Failed) *$", status
-            )
-        }
+        row = r"(?m)^\w{7} +(\S+) .* (Queued|Running|Success|Failed) *$"
+        states = dict(re.findall(row, status))
         if sum(state in ("Queued", "Running") for state in states.values()) <= unfinished:
             return states
         assert time.monotonic() < deadline, status

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from paddle.static import InputSpec
 
 from stages.network.batch_norm import BatchNorm
-from stages.network.convolution import Conv3x3
+from stages.network.convolution import Convolution
 from stages.network.inputs import normalise
 from stages.network.storage import TrainedModel
 
@@ -29,7 +29,7 @@ class NormalisedNetwork(paddle.nn.Layer):
 def save_program(model: TrainedModel, folder: Path) -> None:
     """Write model.json and model.pdiparams into `folder`; of plain operators, for any device."""
     for layer in model.network.sublayers():
-        if isinstance(layer, BatchNorm | Conv3x3):
+        if isinstance(layer, BatchNorm | Convolution):
             layer.compiled = False
     spec = InputSpec([None, 3, 32, 32], "uint8", "images")
     paddle.jit.save(NormalisedNetwork(model), str(folder / "model"), input_spec=[spec])

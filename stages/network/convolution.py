@@ -1,9 +1,10 @@
-"""3×3 convolution that is fast on a CPU; on a GPU it is `paddle.nn.Conv2D`.
+"""Convolutions that are fast on a CPU; on a GPU they are `paddle.nn.Conv2D`.
 
 Paddle's own CPU convolution unfolds each image and multiplies it alone, and its gradients run at
-half of that speed. Where the stride is 1 Winograd's algorithm takes its place: exact up to
-rounding, with a quarter of the multiply-adds. Where it is 2 several images are unfolded and
-multiplied together. Tests compare both with `F.conv2d`.
+half of that speed. For 3×3 and stride 1 Winograd's algorithm takes its place: exact up to rounding,
+with a quarter of the multiply-adds. For stride 2 several images are unfolded and multiplied
+together. Channels are the last axis, as all of these work on them in runs. Tests compare them with
+`F.conv2d`.
 """
 
 from types import ModuleType
@@ -17,12 +18,21 @@ from stages.network import unfolding, winograd_maps, winograd_tiles
 SMALL_MAP = 7  # up to this side the transforms of whole maps by matrices are faster
 
 
-class Conv3x3(paddle.nn.Conv2D):
-    """3×3 convolution with padding 1 and no bias: (N, H, W, C) to (N, H/stride, W/stride, K)."""
+class Convolution(paddle.nn.Conv2D):
+    """Convolution that keeps the size, or halves it by its stride, without a bias.
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+    (N, H, W, C) to (N, H/stride, W/stride, K); the weight is (K, C, kernel, kernel).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int) -> None:
         super().__init__(
-            in_channels, out_channels, 3, stride, 1, bias_attr=False, data_format="NHWC"
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            kernel // 2,
+            bias_attr=False,
+            data_format="NHWC",
         )
         self.stride = stride
         self.compiled = True  # False: of Paddle's operators alone, as a saved program has to be
@@ -31,29 +41,38 @@ class Conv3x3(paddle.nn.Conv2D):
         """Convolve `x` by the algorithm that is fastest for its shape and device."""
         height, width = x.shape[1:3]
         if not self.compiled or height != width or not x.place.is_cpu_place():
-            return super().forward(x)
-        if self.stride == 1 and height <= SMALL_MAP:
-            return winograd_maps.convolve(x, self.weight)
-        if self.stride == 1:
-            return _Compiled.apply(x, self.weight, height, winograd_tiles)
-        return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
+            return paddle.nn.Conv2D.forward(self, x)  # Paddle traces no super() of a grandchild
+        if self.stride == 2:
+            return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
+        return self.with_unit_stride(x)
+
+    def with_unit_stride(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Convolve square maps on a CPU."""
+        raise NotImplementedError
 
 
-class Conv1x1(paddle.nn.Conv2D):
-    """1×1 convolution without bias: (N, H, W, C) to (N, H/stride, W/stride, K)."""
+class Conv3x3(Convolution):
+    """3×3 convolution with padding 1."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
-        super().__init__(in_channels, out_channels, 1, stride, bias_attr=False, data_format="NHWC")
-        self.stride = stride
-        self.compiled = True
+        super().__init__(in_channels, out_channels, 3, stride)
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Multiply the channels of the pixels that the stride leaves by the weight."""
-        height, width = x.shape[1:3]
-        if self.stride > 1 and (not self.compiled or height != width or not x.place.is_cpu_place()):
-            return super().forward(x)
-        if self.stride > 1:
-            return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
+    def with_unit_stride(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Convolve square maps on a CPU by Winograd's algorithm."""
+        size = x.shape[1]
+        if size <= SMALL_MAP:
+            return winograd_maps.convolve(x, self.weight)
+        return _Compiled.apply(x, self.weight, size, winograd_tiles)
+
+
+class Conv1x1(Convolution):
+    """1×1 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
+        super().__init__(in_channels, out_channels, 1, stride)
+
+    def with_unit_stride(self, x: paddle.Tensor) -> paddle.Tensor:
+        """Multiply the channels of each pixel by the weight."""
         return paddle.matmul(x, self.weight.reshape(self.weight.shape[:2]), transpose_y=True)
 
 

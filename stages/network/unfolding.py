@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 
 
 def convolve(x: Array, weight: Array, y: Array) -> None:
-    """Write the convolution of maps x (N, S, S, C) with weight (K, C, √F, √F) into y (N, T, T, K)."""
+    """Write the convolution of x (N, S, S, C) with weight (K, C, √F, √F) into y (N, T, T, K)."""
     _convolve(x, np.ascontiguousarray(_channels_innermost(weight).T), y, _group(y))
 
 
