@@ -182,6 +182,7 @@ def test_processed_files_do_not_depend_on_the_order_in_the_archive(workspace):
     assert [workspace.read(f"data/processed/{name}") for name in names] == before
 
 
+@pytest.mark.slow
 def test_fresh_clone_reproduces_from_params_alone(finished, tmp_path):
     clone = Workspace(tmp_path / "clone")
     finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
