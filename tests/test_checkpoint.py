@@ -110,7 +110,7 @@ def kill_and_resume(job: Job, workers: int, times: int) -> None:
         assert not list(job.checkpoint.parent.glob(f".{job.checkpoint.name}*"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_killed_training_resumes_to_the_same_bytes(job, workers):
     kill_and_resume(job, workers, times=1)
 

@@ -24,6 +24,7 @@ def processed_files(
     return {path.name: path.read_bytes() for path in preprocess.PROCESSED.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.environ.get("CIFAR100_ARCHIVE"), reason="CIFAR100_ARCHIVE names no copy of CIFAR-100"
 )
