@@ -62,14 +62,16 @@ def main() -> None:
     """Print what differs and exit with 1, or say that nothing does."""
     parser = argparse.ArgumentParser(prog="python -m tests.verify", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small, on drawn images, twice")
+    parser.add_argument("--keep", type=Path, help="a new folder for the clone, left for a look")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
         if options.quick:
-            expected = reproduce(Path(folder) / "first", QUICK)
-            found = reproduce(Path(folder) / "second", QUICK)
+            expected = reproduce(folder / "first", QUICK)
+            found = reproduce(folder / "second", QUICK)
         else:
             expected = hashes(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8")))
-            found = reproduce(Path(folder) / "clone", [])
+            found = reproduce(folder / "clone", [])
     differences = compare(expected, found)
     for line in differences:
         print(line)

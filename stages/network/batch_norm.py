@@ -4,18 +4,15 @@ Ioffe and Szegedy, "Batch Normalization", https://arxiv.org/abs/1502.03167. Each
 read twice and written once, in place of once per operator. Tests compare it with `F.batch_norm`.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from numpy.typing import NDArray
 
-from stages.network.compiling import compiled
+from stages.network.compiling import Array, compiled, view
 
 RUN = 2048  # values that a loop goes over at a time, whole pixels
-
-Array = NDArray[np.float32]
 
 
 class BatchNorm(paddle.nn.BatchNorm2D):
@@ -37,7 +34,7 @@ class BatchNorm(paddle.nn.BatchNorm2D):
 
 
 class _Compiled(paddle.autograd.PyLayer):
-    """Lets Paddle differentiate the loops; NumPy sees the memory of the tensors, uncopied."""
+    """Lets Paddle differentiate the loops."""
 
     @staticmethod
     def forward(
@@ -52,10 +49,10 @@ class _Compiled(paddle.autograd.PyLayer):
         ctx.statistics = _forward(
             _pixels(x),
             _pixels(x if added is None else added),
-            _view(weight),
-            _view(bias),
-            _view(layer._mean),
-            _view(layer._variance),
+            view(weight),
+            view(bias),
+            view(layer._mean),
+            view(layer._variance),
             np.float32(layer._momentum),
             np.float32(layer._epsilon),
             layer.training,
@@ -76,26 +73,22 @@ class _Compiled(paddle.autograd.PyLayer):
             _pixels(grad),
             _pixels(y),
             _pixels(x),
-            _view(weight),
+            view(weight),
             *ctx.statistics,
             ctx.training,
             ctx.relu,
             _pixels(below_relu),
             _pixels(x_grad),
-            _view(weight_grad),
-            _view(bias_grad),
+            view(weight_grad),
+            view(bias_grad),
         )
         grads = (x_grad, weight_grad, bias_grad)
         return (*grads, below_relu) if ctx.plus else grads
 
 
-def _view(tensor: paddle.Tensor) -> Array:
-    return cast(Array, np.from_dlpack(tensor.detach().contiguous()))
-
-
 def _pixels(maps: paddle.Tensor) -> Array:
     """Maps (N, H, W, C) as (N·H·W, C)."""
-    return _view(maps).reshape(-1, maps.shape[-1])
+    return view(maps).reshape(-1, maps.shape[-1])
 
 
 @compiled

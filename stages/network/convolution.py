@@ -8,12 +8,12 @@ together. Channels are the last axis, as all of these work on them in runs. Test
 """
 
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import paddle
 
 from stages.network import unfolding, winograd_maps, winograd_tiles
+from stages.network.compiling import view
 
 SMALL_MAP = 7  # up to this side the transforms of whole maps by matrices are faster
 
@@ -77,7 +77,7 @@ class Conv1x1(Convolution):
 
 
 class _Compiled(paddle.autograd.PyLayer):
-    """Lets Paddle differentiate the loops; NumPy sees the memory of the tensors, uncopied."""
+    """Lets Paddle differentiate the loops."""
 
     @staticmethod
     def forward(
@@ -86,7 +86,7 @@ class _Compiled(paddle.autograd.PyLayer):
         ctx.save_for_backward(x, weight)
         ctx.loops = loops
         y = paddle.empty([x.shape[0], side, side, weight.shape[0]])
-        loops.convolve(_view(x), _view(weight), _view(y))
+        loops.convolve(view(x), view(weight), view(y))
         return y
 
     @staticmethod
@@ -97,12 +97,8 @@ class _Compiled(paddle.autograd.PyLayer):
         x_grad = weight_grad = None
         if not x.stop_gradient:
             x_grad = paddle.empty(x.shape)
-            ctx.loops.input_gradient(_view(grad), _view(weight), _view(x_grad))
+            ctx.loops.input_gradient(view(grad), view(weight), view(x_grad))
         if not weight.stop_gradient:
             weight_grad = paddle.empty(weight.shape)
-            ctx.loops.weight_gradient(_view(x), _view(grad), _view(weight_grad))
+            ctx.loops.weight_gradient(view(x), view(grad), view(weight_grad))
         return x_grad, weight_grad
-
-
-def _view(tensor: paddle.Tensor) -> winograd_tiles.Array:
-    return cast(winograd_tiles.Array, np.from_dlpack(tensor.detach().contiguous()))

@@ -6,13 +6,10 @@ Images go through in groups, for matrix products of a good size.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from stages.network.compiling import compiled
+from stages.network.compiling import Array, compiled
 
 COLUMNS = 256  # outputs that a group of images should have
-
-Array = NDArray[np.float32]
 
 
 def convolve(x: Array, weight: Array, y: Array) -> None:
@@ -55,9 +52,7 @@ def _convolve(x, weight, y, group):  # type: ignore[no-untyped-def]
     count, size, _, channels = x.shape
     side, filters = y.shape[2:]
     area = side**2
-    kernel = 1 if len(weight) == channels else 3
-    padded = np.zeros((size + kernel - 1, size + kernel - 1, channels), np.float32)
-    patches = np.empty((group * area, len(weight)), np.float32)
+    padded, patches = _workspace(size, channels, group * area, len(weight))
     for start in range(0, count, group):
         stop = min(start + group, count)
         rows = (stop - start) * area
@@ -72,9 +67,7 @@ def _input_gradient(grad, weight, x_grad, group):  # type: ignore[no-untyped-def
     count, side, _, filters = grad.shape
     size, channels = x_grad.shape[2:]
     area = side**2
-    kernel = 1 if weight.shape[1] == channels else 3
-    padded = np.empty((size + kernel - 1, size + kernel - 1, channels), np.float32)
-    patches = np.empty((group * area, weight.shape[1]), np.float32)
+    padded, patches = _workspace(size, channels, group * area, weight.shape[1])
     for start in range(0, count, group):
         stop = min(start + group, count)
         rows = (stop - start) * area
@@ -89,9 +82,7 @@ def _weight_gradient(x, grad, sums, group):  # type: ignore[no-untyped-def]
     count, size, _, channels = x.shape
     side, filters = grad.shape[2:]
     area = side**2
-    kernel = 1 if sums.shape[1] == channels else 3
-    padded = np.zeros((size + kernel - 1, size + kernel - 1, channels), np.float32)
-    patches = np.empty((group * area, sums.shape[1]), np.float32)
+    padded, patches = _workspace(size, channels, group * area, sums.shape[1])
     product = np.empty_like(sums)
     for start in range(0, count, group):
         stop = min(start + group, count)
@@ -100,6 +91,14 @@ def _weight_gradient(x, grad, sums, group):  # type: ignore[no-untyped-def]
             _unfold(x[image], padded, patches[(image - start) * area :])
         np.dot(grad[start:stop].reshape(rows, filters).T, patches[:rows], product)
         sums += product
+
+
+@compiled
+def _workspace(size, channels, outputs, length):  # type: ignore[no-untyped-def]
+    """Zeros for one image (S, S, C) with its border; room for patches (outputs, length = F·C)."""
+    border = 0 if length == channels else 2
+    padded = np.zeros((size + border, size + border, channels), np.float32)
+    return padded, np.empty((outputs, length), np.float32)
 
 
 @compiled

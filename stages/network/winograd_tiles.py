@@ -10,9 +10,8 @@ between input and output stays in the cache.
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from stages.network.compiling import compiled
+from stages.network.compiling import Array, compiled
 
 POINTS = 36  # per tile of 4×4 outputs
 COLUMNS = 128  # tiles that a group of images should have, for matrix products of a good size
@@ -25,8 +24,6 @@ KERNEL = np.kron(_AXIS, _AXIS).astype(np.float32)
 
 # A product with a plain integer would be of double precision, in half the lanes of a vector.
 TWO, FOUR, FIVE, EIGHT = (np.float32(factor) for factor in (2, 4, 5, 8))
-
-Array = NDArray[np.float32]
 
 
 def convolve(x: Array, weight: Array, y: Array) -> None:
