@@ -37,7 +37,7 @@ repro: $(VENV)/ready  ## run the pipeline as far as something changed
 	dvc repro
 	@dvc metrics show
 
-demo: $(VENV)/ready  ## run everything on drawn images in $(DEMO), in a few minutes
+demo: $(VENV)/ready  ## run everything on drawn images in .demo, in a few minutes
 	@rm -rf $(DEMO)
 	@git clone --quiet --no-hardlinks . $(DEMO)
 	@cd $(DEMO) && dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))

@@ -47,7 +47,7 @@ def main() -> None:
     options = parse_options()
     warmup = 1 if options.quick else WARMUP
     if not TORCH_PYTHON.is_file() and any("pytorch" in runner for runner in options.runners):
-        raise PipelineError(f"{TORCH_PYTHON}: not found; `make bench` creates it")
+        raise PipelineError(f"{TORCH_PYTHON}: not found; `make .venv-bench/ready` creates it")
     stages = {} if options.quick else stage_seconds()  # first: what can fail is not at the end
     measurements: list[dict[str, Any]] = []
     for repetition in range(options.repetitions):
@@ -65,24 +65,26 @@ def main() -> None:
                     f"{result['images_per_second']:,.1f} images/s",
                     flush=True,
                 )
-    results = summarise(measurements, machine(measurements), stages)
+    conditions = machine(measurements) | {"repetitions": options.repetitions}
+    results = summarise(measurements, conditions, stages)
     print(f"\nImages per second\n{to_text(results)}")
     if options.output:
         write_text(options.output, json.dumps(results, indent=1) + "\n")
 
 
 def parse_options() -> argparse.Namespace:
-    """The command line; with `--quick` nothing is written unless `--output` is given."""
+    """The command line; only all runners on all networks go to results.json by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS))
-    parser.add_argument("--output", type=Path, help=f"default: {RESULTS}")
+    parser.add_argument("--output", type=Path, help=f"default: {RESULTS}, if all is measured")
     parser.add_argument("--quick", action="store_true", help="two steps, once, to try it out")
     options = parser.parse_args()
+    everything = set(options.networks) == set(STEPS) and set(options.runners) == set(RUNNERS)
     if options.quick:
         options.repetitions = 1
-    elif options.output is None:
+    elif options.output is None and everything:
         options.output = RESULTS
     return options
 
@@ -142,14 +144,14 @@ def to_text(results: dict[str, Any]) -> str:
 
 
 def machine(measurements: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the numbers depend on; the runners say the versions of their frameworks."""
+    """What the numbers depend on; the runners say their frameworks' versions and processes."""
     return {
         "cpu": cpu_model(Path("/proc/cpuinfo")),
         "cores": len(cpu.available_cores()),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        **{name: m[name] for m in measurements for name in ("paddle", "torch") if name in m},
+        **{name: m[name] for m in measurements for name in ("paddle", "torch", "workers") if name in m},
         "date": datetime.date.today().isoformat(),
     }
 

@@ -42,16 +42,16 @@ def main() -> None:
     """Train both, one after the other; write the table and the plot."""
     options = parse_options()
     if not TORCH_PYTHON.is_file():
-        raise PipelineError(f"{TORCH_PYTHON}: not found; `make time-to-accuracy` creates it")
+        raise PipelineError(f"{TORCH_PYTHON}: not found; `make .venv-bench/ready` creates it")
     params = load(TrainParameters)
-    if params.depth not in BLOCKS_PER_GROUP:
+    if params.depth not in BLOCKS_PER_GROUP or params.stem != "cifar":
         known = ", ".join(map(str, BLOCKS_PER_GROUP))
-        raise PipelineError(f"params.yaml: depth: the peer has the depths {known} only")
+        raise PipelineError(f"params.yaml: the peer has the depths {known} and stem: cifar only")
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         prepare(workspace, options.quick)
         if options.log:
-            project = curve(Path(), minutes_in(options.log))
+            project = curve(Path(), finished_minutes(options.log, Path("reports/timing.json")))
         else:
             project = train_project(workspace)
         peer = train_peer(workspace, params, 60 * project["minutes"].max())
@@ -112,14 +112,24 @@ def train_project(workspace: Path) -> pd.DataFrame:
         if EPOCH.match(line)
     ]
     list(lines_of([sys.executable, "-m", "stages.evaluate"], workspace))
-    timing = json.loads((workspace / "reports/timing.json").read_text())
-    return curve(workspace, (timing["train_seconds"] - ends[-1] + np.array(ends)) / 60)
+    seconds = json.loads((workspace / "reports/timing.json").read_text())["train_seconds"]
+    return curve(workspace, (seconds - ends[-1] + np.array(ends)) / 60)
 
 
-def minutes_in(log: Path) -> NDArray[np.float64]:
-    """The minutes, to a tenth, at which the epochs ended, from the lines of the stage train."""
+def finished_minutes(log: Path, timing: Path) -> NDArray[np.float64]:
+    """The minutes at which epochs ended: the last from `timing`, the others to a tenth from `log`.
+
+    Raises `PipelineError` if the last line of the stage train in `log` says another time.
+    """
     matches = map(EPOCH.match, log.read_text(encoding="utf-8").splitlines())
-    return np.array([float(match[1]) for match in matches if match])
+    minutes = [float(match[1]) for match in matches if match]
+    whole = json.loads(timing.read_text(encoding="utf-8"))["train_seconds"] / 60
+    if not minutes or abs(minutes[-1] - whole) > 0.1:
+        raise PipelineError(
+            f"{log}: no training of {whole:.1f} minutes, as {timing} says; "
+            "give the log of the training that wrote it"
+        )
+    return np.array([*minutes[:-1], whole])
 
 
 def curve(workspace: Path, minutes: NDArray[np.float64]) -> pd.DataFrame:

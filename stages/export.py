@@ -21,8 +21,6 @@ def main() -> None:
     """Write models/model.onnx, models/inference/ and models/README.md."""
     cpu.prepare(threads=1)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from safetensors.numpy import load_file
-
     from stages.evaluation.inference import logits_of_batch
     from stages.formats.inference_program import program_logits, save_program
     from stages.formats.model_card import model_card
@@ -35,14 +33,7 @@ def main() -> None:
     images = load_split(TEST).images[:CHECKED_IMAGES]
     expected = logits_of_batch(model, images, flip=False)
 
-    exported = onnx_model(
-        model.network.config,
-        load_file(weights),
-        model.mean,
-        model.std,
-        model.temperature,
-        model.class_names,
-    ).SerializeToString(deterministic=True)
+    exported = onnx_model(model).SerializeToString(deterministic=True)
     difference = largest_difference(onnx_logits(exported, images), expected, "model.onnx")
     with replacing(MODELS / "model.onnx") as temporary:
         temporary.write_bytes(exported)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from benchmarks import peer_recipe, throughput, time_to_accuracy
+from benchmarks import degenerate_values, peer_recipe, throughput, time_to_accuracy
 from benchmarks.runner import depth_and_width
 from benchmarks.stock_resnet import stock_resnet
 from stages.network.resnet import ResNet, ResNetConfig
@@ -102,6 +102,24 @@ def test_quick_run_measures_the_project(tmp_path):
     assert 0 < row["images_per_second"]["min"] <= row["images_per_second"]["max"]
     assert (results["peak_memory_mib"]["resnet20-w16"] > 0) == sys.platform.startswith("linux")
     assert results["stages"] == results["evaluation"] == {}
+
+
+def test_degenerate_cases_are_what_they_say():
+    maps, gradients = {}, {}
+    for case in degenerate_values.CASES:
+        step = degenerate_values.Step(case, depth=18, width=4)
+        step.network.groups.register_forward_post_hook(
+            lambda layer, given, y, case=case: maps.update({case: abs(y.numpy())})
+        )
+        step.backward()
+        gradients[case] = abs(step.network.stem[0].weight.grad.numpy())
+    tiny = np.finfo(np.float32).tiny
+    assert maps["ordinary"].max() > tiny
+    assert np.median(gradients["ordinary"]) > tiny
+    assert maps["zero variance"].max() == maps["zero variance"].min()
+    assert 0 < maps["denormal maps"].min() <= maps["denormal maps"].max() < tiny
+    assert 0 < np.median(gradients["denormal gradients"])
+    assert gradients["denormal gradients"].max() < tiny
 
 
 def measurement(runner: str, speed: float, **more: float) -> dict:
@@ -211,17 +229,37 @@ def test_curve_comes_from_the_lines_of_a_training(tmp_path):
     ]
     log = tmp_path / "repro.log"
     log.write_text("\n".join(["Running stage 'train':", *lines, "evaluate: top1 0.41"]))
-    assert time_to_accuracy.minutes_in(log).tolist() == [2.1, 4.0]
     (tmp_path / "reports").mkdir()
+    timing = tmp_path / "reports/timing.json"
+    timing.write_text('{"train_seconds": 241}')
+    minutes = time_to_accuracy.finished_minutes(log, timing)
+    assert minutes.tolist() == [2.1, 241 / 60]
     (tmp_path / "reports/metrics.json").write_text('{"top1": 0.41}')
     history = pd.DataFrame([row, row | {"epoch": 2, "val_top1": 0.6}])
     history.to_csv(tmp_path / "reports/history.csv", index=False)
-    table = time_to_accuracy.curve(tmp_path, time_to_accuracy.minutes_in(log))
+    table = time_to_accuracy.curve(tmp_path, minutes)
     assert table["split"].tolist() == ["val", "val", "test"]
-    assert table["minutes"].tolist() == [2.1, 4.0, 4.0]
+    assert table["minutes"].tolist() == [2.1, 241 / 60, 241 / 60]
     assert table["top1"].tolist() == [0.5, 0.6, 0.41]
     with pytest.raises(PipelineError, match=r"^1 epochs in the log, 2 in reports/history.csv"):
         time_to_accuracy.curve(tmp_path, np.array([2.1]))
+    timing.write_text('{"train_seconds": 260}')
+    with pytest.raises(PipelineError, match=r"no training of 4\.3 minutes"):
+        time_to_accuracy.finished_minutes(log, timing)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_quick_time_to_accuracy_trains_both_for_the_same_time(workspace, tmp_path):
+    (workspace.path / ".venv-bench").symlink_to(ROOT / ".venv-bench")
+    command = [sys.executable, "-m", "benchmarks.time_to_accuracy", "--quick"]
+    workspace.run(*command, "--output", str(tmp_path))
+    table = pd.read_csv(tmp_path / "time_to_accuracy.csv")
+    assert set(table["split"]) == {"val", "test"}
+    minutes = table.groupby("runner")["minutes"].max()
+    assert set(minutes.index) == {"project", "pytorch-cifar100"}
+    assert minutes.max() < 2 * minutes.min()
+    assert (tmp_path / "time_to_accuracy.png").is_file()
 
 
 @needs_torch

@@ -33,10 +33,7 @@ def some_model(config: ResNetConfig) -> TrainedModel:
 
 
 def exported(model: TrainedModel) -> bytes:
-    tensors = {name: t.numpy() for name, t in model.network.state_dict().items()}
-    config, classes = model.network.config, model.class_names
-    graph = onnx_model(config, tensors, MEAN, STD, model.temperature, classes)
-    return graph.SerializeToString(deterministic=True)
+    return onnx_model(model).SerializeToString(deterministic=True)
 
 
 @pytest.mark.parametrize(

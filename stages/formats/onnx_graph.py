@@ -12,7 +12,8 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from stages.network.resnet import BLOCKS_PER_GROUP, BOTTLENECK_DEPTHS, ResNetConfig
+from stages.network.resnet import BLOCKS_PER_GROUP, BOTTLENECK_DEPTHS
+from stages.network.storage import TrainedModel
 
 OPSET, IR_VERSION = 17, 8  # of 2021, which any runtime of today reads
 EPSILON = 1e-5  # of Paddle's batch norm
@@ -74,22 +75,17 @@ class Graph:
         return self.node("Relu", self.node("Add", x, shortcut))
 
 
-def onnx_model(
-    config: ResNetConfig,
-    tensors: Tensors,
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-    temperature: float,
-    class_names: dict[str, list[Any]],
-) -> onnx.ModelProto:
-    """The network as a checked ONNX model.
+def onnx_model(model: TrainedModel) -> onnx.ModelProto:
+    """The network with its normalisation as a checked ONNX model.
 
     Input: `images`, uint8 (N, 3, 32, 32), red, green, blue. Outputs: `logits` and, calibrated,
     `probabilities`, both float32 (N, classes). The class names are in its metadata.
     """
+    config = model.network.config
+    tensors = {name: tensor.numpy() for name, tensor in model.network.state_dict().items()}
     graph = Graph(tensors)
-    scale = graph.constant("input.scale", (1 / (255 * std)).reshape(1, 3, 1, 1))
-    shift = graph.constant("input.shift", (mean / std).reshape(1, 3, 1, 1))
+    scale = graph.constant("input.scale", (1 / (255 * model.std)).reshape(1, 3, 1, 1))
+    shift = graph.constant("input.shift", (model.mean / model.std).reshape(1, 3, 1, 1))
     x = graph.node("Cast", "images", to=TensorProto.FLOAT)
     x = graph.node("Sub", graph.node("Mul", x, scale), shift)
     x = graph.node(
@@ -107,9 +103,9 @@ def onnx_model(
         graph.constant(name, tensors[name]) for name in ("classifier.weight", "classifier.bias")
     )
     graph.node("Gemm", x, weight, bias, name="logits")
-    divisor = graph.constant("temperature", temperature)
+    divisor = graph.constant("temperature", model.temperature)
     graph.node("Softmax", graph.node("Div", "logits", divisor), name="probabilities", axis=1)
-    model = helper.make_model(
+    exported = helper.make_model(
         helper.make_graph(
             graph.nodes,
             f"resnet{config.depth}",
@@ -124,6 +120,6 @@ def onnx_model(
         ir_version=IR_VERSION,
         producer_name="cifar100-pipeline",
     )
-    helper.set_model_props(model, {"classes": json.dumps(class_names)})
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    helper.set_model_props(exported, {"classes": json.dumps(model.class_names)})
+    onnx.checker.check_model(exported, full_check=True)
+    return exported
