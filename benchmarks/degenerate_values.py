@@ -49,7 +49,7 @@ class Step:
         (F.cross_entropy(self.network(self.images), self.labels) * self.scale).backward()
 
     def run(self) -> float:
-        """Take the step with a learning rate of 0, so that it stays as it is; return its seconds."""
+        """Take the step, which changes nothing at a learning rate of 0; return its seconds."""
         started = time.perf_counter()
         self.backward()
         self.optimizer.step()

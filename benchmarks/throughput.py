@@ -30,6 +30,7 @@ TORCH_PYTHON = Path(".venv-bench/bin/python")
 STEPS = {"resnet20-w16": 30, "resnet18-w32": 20, "resnet18-w64": 6}
 STOCK_SHARE, FEWEST = 4, 3
 WARMUP = 2
+REPORTED = ("paddle", "torch", "workers")  # by the runners, of themselves
 
 PADDLE = [sys.executable, "-m"]
 PYTORCH = [str(TORCH_PYTHON), "-m", "benchmarks.run_pytorch"]
@@ -151,7 +152,7 @@ def machine(measurements: list[dict[str, Any]]) -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        **{name: m[name] for m in measurements for name in ("paddle", "torch", "workers") if name in m},
+        **{name: m[name] for m in measurements for name in REPORTED if name in m},
         "date": datetime.date.today().isoformat(),
     }
 

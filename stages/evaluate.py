@@ -1,6 +1,7 @@
 """Stage 4: score the trained network on the test split."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,13 @@ from stages.hardware import cpu
 from stages.parameters.evaluate import EvaluateParameters
 from stages.parameters.loading import load
 from stages.running.entry import run_stage
-from stages.running.outputs import write_text
+from stages.running.outputs import check_writable, write_text
 
 MODELS = Path("models")
 PROCESSED = Path("data/processed")
 PREDICTIONS = Path("data/predictions/test.npz")
 REPORTS = Path("reports")
+FINISHED = Path(".checkpoints/finished")  # last states of trainings
 
 
 def main() -> None:
@@ -35,6 +37,8 @@ def main() -> None:
     from stages.hardware.device import choose_device, make_reproducible
     from stages.network.storage import load_model
 
+    shutil.rmtree(FINISHED, ignore_errors=True)  # DVC has recorded what they gave
+    check_writable([PREDICTIONS, REPORTS / "metrics.json"])
     make_reproducible()
     test = load_split(PROCESSED / "test.npz")
     classes = load_classes(PROCESSED / "classes.json")

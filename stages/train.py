@@ -1,6 +1,7 @@
 """Stage 3: train the configured ResNet and write the model, its summary and the history.
 
-A training that was killed goes on from its last checkpoint when the stage is started again.
+A training that was killed goes on from its last checkpoint when the stage is started again. The
+last one of all stays until the stage evaluate: by then DVC has recorded the results.
 """
 
 from pathlib import Path
@@ -26,7 +27,7 @@ def main() -> None:
     from stages.hardware.device import choose_device
     from stages.network.resnet import ResNet, ResNetConfig
     from stages.network.summary import summarise
-    from stages.training.checkpoint import training_digest
+    from stages.training.checkpoint import take_up, training_digest
     from stages.training.loop import Job, train
     from stages.training.workers import count_workers, run_workers
 
@@ -42,6 +43,7 @@ def main() -> None:
     digest = training_digest(params, device, workers, PIPELINE)
     checkpoint = CHECKPOINTS / f"{digest}.safetensors"
     check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
+    take_up(checkpoint)
     write_text(MODELS / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
     run_workers(train, Job(params, device, PROCESSED, MODELS, REPORTS, checkpoint), workers, device)
 

@@ -6,24 +6,33 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 import pandas as pd
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from stages.dataset.splits import save_classes, save_split
+from stages.hardware import cpu
+from stages.network import storage
+from stages.network.resnet import weights_of
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
+from stages.running.errors import PipelineError
+from stages.training import checkpoint
 from stages.training.checkpoint import training_digest
 from stages.training.loop import Job, train
+from stages.training.trainer import Trainer
 from stages.training.validation import validate
 from stages.training.workers import run_workers
+from tests.processes import children, is_running, training_processes, wait_until
 
+STEPS = 50  # per epoch
 SECONDS = 120  # that a training in these tests may take
 
 
@@ -63,63 +72,99 @@ def finish(job: Job, workers: int) -> tuple[bytes, ...]:
     process.join(SECONDS)
     assert process.exitcode == 0
     assert not job.checkpoint.exists()
-    return results(job)
-
-
-def results(job: Job) -> tuple[bytes, ...]:
+    assert not list(job.checkpoint.parent.glob(f".{job.checkpoint.name}*"))
     return tuple((job.models / name).read_bytes() for name in ("model.safetensors", "history.csv"))
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
+def epochs_saved(job: Job) -> float:
+    """How many epochs the saved state has behind it; -1 if there is none."""
+    if not job.checkpoint.exists():
+        return -1
+    progress = json.loads(safe_open(job.checkpoint, "numpy").metadata()["progress"])
+    return progress["epoch"] + progress["step"] / STEPS
 
 
-def children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(child) for child in listed.split()]
+def kill_and_resume(
+    job: Job, workers: int, moments: list[tuple[float, float]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Kill the training at each of the moments; what is resumed ends with the same bytes.
 
-
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").split()[2] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def kill_and_resume(job: Job, workers: int, times: int) -> None:
-    """Kill the training at random moments; each time what is resumed ends with the same bytes."""
-    started = time.monotonic()
-    process = start(job, workers)
-    wait_until(job.checkpoint.exists)
-    first = time.monotonic() - started
-    process.join(SECONDS)
-    whole = time.monotonic() - started
-    expected = results(job)
-    rng = random.Random(0)
-    for _ in range(times):
+    A moment is so many seconds after a state of so many epochs was saved, or after the start.
+    """
+    expected, resumed = finish(job, workers), 0
+    for epochs, seconds in moments:
         process = start(job, workers)
-        process.join(rng.uniform(first, whole))
-        others = children(process.pid) if process.is_alive() else []
+        wait_until(lambda: epochs < 0 or epochs_saved(job) >= epochs, SECONDS)  # noqa: B023
+        process.join(seconds)
+        alive = process.is_alive()
+        others = children(process.pid) if alive else []
         process.kill()
         process.join()
         wait_until(lambda: not any(map(is_running, others)), 10)  # noqa: B023
+        capfd.readouterr()
         assert finish(job, workers) == expected
-        assert not list(job.checkpoint.parent.glob(f".{job.checkpoint.name}*"))
+        goes_on = "train: goes on after" in capfd.readouterr().out
+        assert goes_on == (alive and epochs >= 0)
+        resumed += goes_on
+    assert resumed > len(moments) / 2
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_killed_training_resumes_to_the_same_bytes(job, workers):
-    kill_and_resume(job, workers, times=1)
+def test_killed_training_resumes_to_the_same_bytes(job, workers, capfd):
+    kill_and_resume(job, workers, [(1.4, 0.1)], capfd)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_twenty_killed_trainings_resume_to_the_same_bytes(job, workers):
-    kill_and_resume(job, workers, times=20)
+def test_twenty_killed_trainings_resume_to_the_same_bytes(job, workers, capfd):
+    """At random moments from before the first state is saved to shortly before the end."""
+    rng = random.Random(0)
+    moments = [(rng.uniform(-0.2, 2.7), rng.uniform(0, 0.2)) for _ in range(20)]
+    kill_and_resume(job, workers, moments, capfd)
+
+
+def save_half(tensors: Any, path: Path, metadata: dict[str, str]) -> None:
+    """Write a state, or half of the one after the first epoch, and end as in a power cut."""
+    save_file(tensors, path, metadata)
+    progress = json.loads(metadata["progress"])
+    if progress["epoch"] == 1:
+        os.truncate(path, path.stat().st_size // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def train_until_the_power_is_cut(job: Job) -> None:
+    storage.save_file = save_half
+    run_workers(train, job, 1, "cpu")
+
+
+def test_state_that_was_being_written_at_a_power_cut_is_not_used(job, capfd):
+    expected = finish(job, workers=1)
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=train_until_the_power_is_cut, args=(job,))
+    process.start()
+    process.join(SECONDS)
+    assert process.exitcode == -signal.SIGKILL
+    assert len(list(job.checkpoint.parent.glob(f".{job.checkpoint.name}*"))) == 1
+    assert epochs_saved(job) == 0.8
+    capfd.readouterr()
+    assert finish(job, workers=1) == expected
+    assert "train: goes on after 0 epochs and 40 of 50 steps" in capfd.readouterr().out
+
+
+def test_state_that_diverged_does_not_replace_the_last_good_one(job, monkeypatch):
+    def poisoned_step(trainer: Trainer, batch: Any, size: int, rate: float) -> Any:
+        loss, hits = run_step(trainer, batch, size, rate)
+        if (trainer.epoch, trainer.step) == (1, 39):  # the next look finds a finite loss, and saves
+            weight = weights_of(trainer.network)[0]
+            weight.set_value(paddle.full_like(weight, float("inf")))
+        return loss, hits
+
+    run_step = Trainer.run_step
+    monkeypatch.setattr(Trainer, "run_step", poisoned_step)
+    with pytest.raises(PipelineError, match=r"is nan in epoch 2, step 50, at lr .*; try a smaller"):
+        train(job)
+    assert epochs_saved(job) == 1.4
 
 
 def interrupt_in_epoch(job: Job, epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +228,19 @@ def test_digest_names_params_data_and_code(tmp_path):
     assert training_digest(params, "cpu", 2, pipeline) == digests[-1]
 
 
+def test_digest_names_threads_and_libraries(tmp_path, monkeypatch):
+    pipeline = tmp_path / "dvc.yaml"
+    pipeline.write_text("stages: {train: {deps: []}}")
+    params = load(TrainParameters)
+    digest = training_digest(params, "cpu", 1, pipeline)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "version", lambda library: "0.0")
+        assert training_digest(params, "cpu", 1, pipeline) != digest
+    cores = cpu.available_cores()
+    monkeypatch.setattr(cpu, "available_cores", lambda: [*cores, max(cores) + 1])
+    assert training_digest(params, "cpu", 1, pipeline) != digest
+
+
 def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace):
     """Through DVC, as users meet it; started again the training goes on to the same bytes."""
     expected = workspace.read("models/model.safetensors"), workspace.read("reports/history.csv")
@@ -205,6 +263,23 @@ def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace)
     )
 
 
+def test_training_whose_results_dvc_could_not_record_is_not_lost(workspace):
+    workspace.set_params(lr="0.05")
+    cache, aside = workspace.path / ".dvc/cache/files", workspace.path / "aside"
+    with workspace.training() as dvc:
+        cache.rename(aside)
+        cache.write_text("a file in the way of the cache's folder")
+        dvc.stdout.read()
+    assert dvc.returncode != 0
+    cache.unlink()
+    aside.rename(cache)
+    output = workspace.run("dvc", "repro")
+    assert "goes on after 2 epochs and 0 of" in output
+    assert not list((workspace.path / ".checkpoints").rglob("*.safetensors"))
+    model = json.loads((workspace.path / "models/model.json").read_text())
+    assert model["training"]["params"]["lr"] == 0.05
+
+
 @pytest.mark.parametrize("shell", [pytest.param("/bin/bash", marks=pytest.mark.slow), "/bin/sh"])
 def test_training_ends_with_the_dvc_that_started_it(workspace, shell):
     """One of these shells becomes the stage that DVC has it start, the other waits beside it."""
@@ -213,20 +288,3 @@ def test_training_ends_with_the_dvc_that_started_it(workspace, shell):
         stage, workers = training_processes(dvc.pid)
         dvc.kill()
         wait_until(lambda: not any(map(is_running, [stage, *workers])), 15)
-
-
-def training_processes(dvc: int) -> tuple[int, list[int]]:
-    """The process of the stage train below this DVC, and its workers."""
-    *_, stage = (pid for pid in descendants(dvc) if "stages.train" in words(pid))
-    return stage, [pid for pid in children(stage) if "spawn_main" in words(pid)]
-
-
-def words(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except FileNotFoundError:
-        return ""
-
-
-def descendants(pid: int) -> list[int]:
-    return [pid, *(found for child in children(pid) for found in descendants(child))]

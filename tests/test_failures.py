@@ -10,6 +10,7 @@ import pytest
 from stages.running.outputs import restore_outputs
 from tests.archives import write_archive
 from tests.conftest import RESULTS, Workspace
+from tests.processes import is_running, training_processes
 
 
 def one_error_line(output: str) -> str:
@@ -104,16 +105,27 @@ def test_committed_reports_survive_a_failure_where_the_cache_is_empty(finished, 
 
 
 @pytest.mark.timeout(300)
-def test_interrupted_training_puts_the_last_results_back(workspace):
+@pytest.mark.parametrize(
+    "ending",
+    [
+        signal.SIGINT,
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_training_puts_the_last_results_back(workspace, ending):
+    """All processes get the signal, as from a terminal or a machine that shuts down."""
     before = {name: workspace.read(name) for name in RESULTS}
     workspace.set_params(epochs="1000", lr="0.05")
     with workspace.training() as dvc:
+        stage, workers = training_processes(dvc.pid)
         assert "is busy" in workspace.run("dvc", "repro", "--single-item", "train", ok=False)
-        os.killpg(dvc.pid, signal.SIGINT)
+        os.killpg(dvc.pid, ending)
         rest = dvc.stdout.read()
     assert dvc.returncode != 0
     assert "error: train: interrupted" in rest
     assert {name: workspace.read(name) for name in RESULTS} == before
+    assert not any(map(is_running, [stage, *workers]))
 
 
 def test_outputs_of_a_stage_that_failed_half_way_are_the_last_good_ones(workspace, monkeypatch):

@@ -1,7 +1,10 @@
+import functools
 import json
+import operator
 
 import numpy as np
 import paddle
+import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
 
@@ -171,6 +174,29 @@ def test_damaged_or_missing_files_are_refused(stored):
     assert "model.json: not the description of a model" in refusal(weights, description)
     description.unlink()
     assert "model.json: not found" in refusal(weights, description)
+
+
+@pytest.mark.parametrize(
+    "path", [("temperature",), ("input", "mean", 0), ("network", "width"), ("network", "depth")]
+)
+def test_numbers_out_of_all_bounds_are_refused(stored, path):
+    _, weights, description = stored
+    content = json.loads(description.read_text())
+    *folders, last = path
+    functools.reduce(operator.getitem, folders, content)[last] = 10**400
+    description.write_text(json.dumps(content))
+    assert "model.json: not the description of a model" in refusal(weights, description)
+
+
+def test_description_of_a_huge_network_takes_no_memory(stored):
+    """ResNet-152 of width 512 would take 15 GB, to find that the weights are of another network."""
+    _, weights, description = stored
+    content = json.loads(description.read_text())
+    content["network"] |= {"depth": 152, "width": 512}
+    description.write_text(json.dumps(content))
+    before = psutil.Process().memory_info().vms
+    assert "it is too small" in refusal(weights, description)
+    assert psutil.Process().memory_info().vms - before < 2**28
 
 
 def test_depths_are_those_of_the_contract():

@@ -41,7 +41,7 @@ class Convolution(paddle.nn.Conv2D):
         """Convolve `x` by the algorithm that is fastest for its shape and device."""
         height, width = x.shape[1:3]
         if not self.compiled or height != width or not x.place.is_cpu_place():
-            return paddle.nn.Conv2D.forward(self, x)  # Paddle traces no super() of a grandchild
+            return paddle.nn.Conv2D.forward(self, x)  # paddle.jit traces no super() here
         if self.stride == 2:
             return _Compiled.apply(x, self.weight, (height + 1) // 2, unfolding)
         return self.with_unit_stride(x)

@@ -1,7 +1,7 @@
 """ResNet for 32×32 images, from `depth`, `width` and `stem`.
 
 He et al., "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs/1512.03385):
-four groups of stages for ImageNet depths (table 1), three for CIFAR depths (section 4.2).
+four groups of blocks for ImageNet depths (table 1), three for CIFAR depths (section 4.2).
 """
 
 from dataclasses import dataclass

@@ -104,10 +104,19 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
         raise PipelineError(f"{error.filename or weights}: not found; run `dvc repro`") from None
     except safetensors.SafetensorError as error:
         raise PipelineError(f"{weights}: not a safetensors file ({reason_of(error)})") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise PipelineError(
             f"{description}: not the description of a model ({reason_of(error)})"
         ) from None
+    if sum(tensor.size for tensor in tensors.values()) < _fewest_weights(config):
+        raise PipelineError(f"{weights} does not fit {description}: it is too small")
     network = ResNet(config)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tensor.shape for name, tensor in tensors.items()}
@@ -124,6 +133,12 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
     network.set_state_dict({name: paddle.to_tensor(value) for name, value in tensors.items()})
     network.eval()
     return TrainedModel(network, mean, std, temperature, class_names)
+
+
+def _fewest_weights(config: ResNetConfig) -> int:
+    """Of one 3×3 convolution per block: no memory is taken for a network that is not there."""
+    blocks = enumerate(BLOCKS_PER_GROUP[config.depth])
+    return sum(count * 9 * (config.width * 2**group) ** 2 for group, count in blocks)
 
 
 def _check(

@@ -14,8 +14,9 @@ from numba import njit
 from stages.network.compiling import Array, compiled
 
 POINTS = 36  # per tile of 4×4 outputs
-COLUMNS = 128  # tiles that a group of images should have, for matrix products of a good size
-VALUES = 4096  # but no more numbers at a point than this, where the products are written as well
+# For matrix products of a good size a group of images should have about so many
+COLUMNS = 128  # tiles, where the gradient of the weight is computed
+VALUES = 4096  # numbers at a point, tiles × channels, where maps are convolved
 PADDING = 16  # elements between points: strides of a power of two would share cache sets
 
 # The matrix G of the paper, section 4.2, on both axes: 36 points from the 9 weights of a kernel.

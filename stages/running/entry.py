@@ -13,6 +13,9 @@ import psutil
 from stages.running.errors import PipelineError
 from stages.running.outputs import restore_outputs
 
+ENDINGS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 SHELLS = ("sh", "dash", "bash", "zsh", "fish")
 SECONDS_BETWEEN_LOOKS = 1.0
 
@@ -23,7 +26,9 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     DVC deletes the outputs of a stage before it starts the command. A stage that then refuses its
     input, or is interrupted, would leave the user without the previous results.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    for ending in ENDINGS:
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` and background jobs have it
+            signal.signal(ending, _interrupt)
     if "DVC_ROOT" in os.environ:
         threading.Thread(target=_end_with_dvc, daemon=True).start()
     try:
@@ -38,11 +43,18 @@ def run_stage(name: str, main: Callable[[], None]) -> None:
     except MemoryError:
         message, code = "not enough memory; try a smaller batch_size or width", 1
     except BaseException:  # a mistake of this program: the traceback is wanted, the loss is not
-        restore_outputs(name)
+        _restore(name)
         raise
     print(f"error: {name}: {message}", file=sys.stderr)
-    restore_outputs(name)
+    _restore(name)
     sys.exit(code)
+
+
+def _restore(name: str) -> None:
+    """Put back what DVC removed, whatever else asks this process to end meanwhile."""
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
+    restore_outputs(name)
 
 
 def _end_with_dvc() -> None:

@@ -4,6 +4,7 @@ The file holds all that the next step depends on. It lies outside the outputs of
 DVC deletes before each run, under a name made from all that the training was started with.
 """
 
+import contextlib
 import hashlib
 import json
 import time
@@ -22,7 +23,7 @@ from stages.parameters.loading import read_mapping
 from stages.parameters.train import TrainParameters
 from stages.running.errors import reason_of
 from stages.training.trainer import Trainer
-from stages.training.workers import gather, total, worker_rank
+from stages.training.workers import gather, threads_of, total, worker_rank
 
 LIBRARIES = ("numpy", "numba", "scipy")  # what computes, beside Paddle
 
@@ -30,16 +31,23 @@ Arrays = dict[str, NDArray[np.float32]]
 
 
 def training_digest(params: TrainParameters, device: str, workers: int, pipeline: Path) -> str:
-    """A name for a training: of its params, processes, libraries, input files and code.
+    """A name for a training: of its params, processes, threads, libraries, input files and code.
 
     The files are the deps of the stage train in the file `pipeline`.
     """
-    settings = [asdict(params), device, workers, paddle.__version__, *map(version, LIBRARIES)]
+    settings = [asdict(params), device, workers, threads_of(workers), paddle.__version__]
+    settings += map(version, LIBRARIES)
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in sorted(read_mapping(pipeline)["stages"]["train"]["deps"]):
         path = pipeline.parent / name
         digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
     return digest.hexdigest()[:16]
+
+
+def take_up(path: Path) -> None:
+    """Give a state that was laid aside its name again: its results were not recorded."""
+    with contextlib.suppress(FileNotFoundError):
+        _aside(path).replace(path)
 
 
 class Checkpoint:
@@ -66,7 +74,7 @@ class Checkpoint:
             self.save()
 
     def save(self) -> None:
-        """Replace the file by the present state, whole or not at all."""
+        """Replace the file by the present state, whole or not at all; not by one that diverged."""
         trainer = self.trainer
         shares = gather(np.concatenate([t.numpy().ravel() for t in _own_tensors(trainer)]))
         self.saved = time.perf_counter()
@@ -76,6 +84,8 @@ class Checkpoint:
         arrays = {name: tensor.numpy() for name, tensor in _shared_tensors(trainer).items()}
         arrays |= {name: velocities[key].numpy() for name, key in _velocity_keys(trainer).items()}
         arrays["shares"] = shares
+        if not all(np.isfinite(array).all() for array in arrays.values()):
+            return  # the next look at the loss ends the training
         progress = {
             "epoch": trainer.epoch,
             "step": trainer.step,
@@ -85,6 +95,11 @@ class Checkpoint:
         }
         text = json.dumps(progress)
         save_tensors(self.path, arrays, {"progress": text, "sha256": _sha256(text, arrays)})
+
+    def lay_aside(self) -> None:
+        """Move the file of a training that is done; it may go when its results are recorded."""
+        _aside(self.path).parent.mkdir(exist_ok=True)
+        self.path.replace(_aside(self.path))
 
     def restore(self) -> None:
         """Go on from the saved state if there is one.
@@ -122,6 +137,10 @@ class Checkpoint:
         trainer.epoch, trainer.step = progress["epoch"], progress["step"]
         self.history = progress["history"]
         self.started -= progress["seconds"]
+
+
+def _aside(path: Path) -> Path:
+    return path.parent / "finished" / path.name
 
 
 def _shared_tensors(trainer: Trainer) -> dict[str, paddle.Tensor]:

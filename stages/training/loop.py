@@ -66,8 +66,9 @@ def train(job: Job) -> None:
         row |= validate(trainer.result(), val.images, val.fine, mean, std, int(row["image_size"]))
         if not math.isfinite(row["val_loss"]):
             raise PipelineError(
-                f"the validation loss is {row['val_loss']} after epoch {trainer.epoch}, "
-                f"at lr {row['lr']:.3g}; try a smaller lr or a longer warmup"
+                f"the validation loss is {row['val_loss']} in epoch {trainer.epoch}, "
+                f"step {trainer.steps}, at lr {row['lr']:.3g}; "
+                "try a smaller lr or a longer warmup"
             )
         checkpoint.history.append(row)
         checkpoint.save()
@@ -86,7 +87,7 @@ def train(job: Job) -> None:
         write_text(job.reports / "history.csv", history)
         timing = {"train_seconds": round(seconds), "images_per_second": round(images / seconds, 1)}
         write_text(job.reports / "timing.json", json.dumps(timing, indent=1) + "\n")
-        job.checkpoint.unlink()
+        checkpoint.lay_aside()
 
 
 def epoch_line(row: dict[str, float], epochs: int, speed: float, seconds: float) -> str:

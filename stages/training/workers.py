@@ -48,12 +48,17 @@ def count_workers(wanted: int | str, device: str, batch_size: int) -> int:
     return next(n for n in range(most, 0, -1) if batch_size % n == 0)
 
 
+def threads_of(workers: int) -> int:
+    """The number of BLAS threads in each of so many processes."""
+    return max(1, len(cpu.available_cores()) // workers)
+
+
 def run_workers(function: Callable[..., None], job: Any, workers: int, device: str) -> None:
     """Call `function(job)` in `workers` processes and wait; with one, call it in this process.
 
     If a worker fails the others are ended, and its reason is raised here as `PipelineError`.
     """
-    threads = max(1, len(cpu.available_cores()) // workers)
+    threads = threads_of(workers)
     if workers == 1:
         paddle.base.core.set_num_threads(threads)
         function(job)
