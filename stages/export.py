@@ -9,9 +9,11 @@ from stages.dataset.splits import load_split
 from stages.figures.tables import read_table
 from stages.hardware import cpu
 from stages.running.entry import run_stage
+from stages.running.errors import PipelineError, reason_of
 from stages.running.outputs import replacing, write_text
 
 MODELS = Path("models")
+INFERENCE = MODELS / "inference"
 REPORTS = Path("reports")
 TEST = Path("data/processed/test.npz")
 CHECKED_IMAGES = 256
@@ -39,11 +41,20 @@ def main() -> None:
         temporary.write_bytes(exported)
 
     with tempfile.TemporaryDirectory(dir=MODELS) as name:
-        save_program(model, Path(name))
-        found = program_logits(Path(name), images)
+        program, old = Path(name) / "new", Path(name) / "old"
+        program.mkdir()
+        try:
+            save_program(model, program)
+            found = program_logits(program, images)
+        except RuntimeError as error:  # Paddle does not notice that a disk is full when it writes
+            raise PipelineError(
+                f"{INFERENCE}: Paddle cannot read what it wrote ({reason_of(error)}); "
+                f"the disk has {shutil.disk_usage(MODELS).free:,} bytes free"
+            ) from None
         program_difference = largest_difference(found, expected, "inference/")
-        shutil.rmtree(MODELS / "inference", ignore_errors=True)
-        shutil.copytree(name, MODELS / "inference")
+        if INFERENCE.exists():  # renamed, not deleted: what has this name is whole at any moment
+            INFERENCE.rename(old)
+        program.rename(INFERENCE)
 
     card = model_card(
         json.loads(description.read_text(encoding="utf-8")),

@@ -2,6 +2,8 @@ import gzip
 import io
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import time
 from dataclasses import replace
@@ -18,6 +20,7 @@ from stages.parameters.download import DownloadParameters
 from stages.parameters.loading import load
 from stages.running.errors import PipelineError
 from tests.archives import batch, members, write_archive
+from tests.conftest import ROOT
 
 
 class Runs:
@@ -73,6 +76,18 @@ def test_pickle_of_an_object_array_is_refused(tmp_path, files, samples):
     assert "array of type object" in refusal(write_archive(tmp_path / "a.tar.gz", files))
 
 
+class Odd:
+    """Unpickled as a type of the other byte order, which a pickle could turn into any other."""
+
+    def __reduce__(self):
+        return np.dtype, (">i8", False, True), (3, ">", None, None, None, -1, -1, 1)
+
+
+def test_pickle_that_changes_a_type_is_refused(tmp_path, files):
+    files["train"] = pickle.dumps({b"data": Odd()})
+    assert "array of type >i8" in refusal(write_archive(tmp_path / "a.tar.gz", files))
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -122,7 +137,7 @@ def test_member_that_is_not_what_it_should_be_is_not_read(
     """Links, devices, names that lead elsewhere, and sizes that no honest archive has."""
     path = tmp_path / "a.tar.gz"
     before = set(tmp_path.rglob("*"))
-    with tarfile.open(path, "w:gz") as archive:
+    with tarfile.open(path, "w:gz", format=tarfile.GNU_FORMAT) as archive:
         for honest in ("meta", "test"):
             info = tarfile.TarInfo(f"cifar-100-python/{honest}")
             info.size = len(files[honest])
@@ -146,6 +161,117 @@ def test_archive_of_endless_members_takes_no_memory(tmp_path):
     started = time.monotonic()
     assert "more than 100 members" in refusal(path)
     assert time.monotonic() - started < 1
+
+
+# Reads an archive with at most 4 GiB of addresses; tells its refusal, and the MiB it took at most.
+READ_WITHIN_LIMITS = """
+import re, resource, sys
+from pathlib import Path
+from stages.dataset.archive import read_archive
+from stages.running.errors import PipelineError
+resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+try:
+    read_archive(Path(sys.argv[1]))
+except PipelineError as error:
+    print(error)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
+"""
+
+
+def refusal_in_little_memory(path: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", READ_WITHIN_LIMITS, str(path)],
+        cwd=ROOT,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},  # each thread takes addresses
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    message, peak = done.stdout.splitlines()
+    assert int(peak) < 450
+    return message
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "reason"),
+    [
+        (tarfile.GNUTYPE_LONGNAME, 2**29, "claims 536,870,912 bytes"),
+        (tarfile.GNUTYPE_LONGLINK, 2**29, "claims 536,870,912 bytes"),
+        (tarfile.XHDTYPE, 2**29, "claims 536,870,912 bytes"),
+        (tarfile.XGLTYPE, 2**29, "claims 536,870,912 bytes"),
+        (tarfile.GNUTYPE_LONGNAME, -1, "claims -1 bytes"),
+        (tarfile.REGTYPE, -(2**40), "claims -1,099,511,627,776 bytes"),
+    ],
+    ids=["long-name", "long-link", "pax", "global-pax", "negative", "negative-member"],
+)
+def test_header_of_any_size_is_refused_before_it_is_read(tmp_path, kind, size, reason):
+    """What stands before a member with a long name, and is no member itself."""
+    header = tarfile.TarInfo("x" * 100)
+    header.type, header.size = kind, size
+    path = tmp_path / "a.tar.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(size // 2**20):
+            stream.write(b"x" * 2**20)
+        stream.write(tarfile.TarInfo("cifar-100-python/meta").tobuf())
+    assert reason in refusal_in_little_memory(path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_header_before_a_header_without_end_is_refused(tmp_path, kind):
+    header = tarfile.TarInfo("x")
+    header.type = kind
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(header.tobuf() * 5000))
+    assert "more than 100 members" in refusal(path)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_archive_that_another_program_packed_is_read(tmp_path, files, samples, form):
+    """With a time that needs a pax header, and a member whose name needs another header."""
+    path = tmp_path / "a.tar.gz"
+    with tarfile.open(path, "w:gz", format=form, compresslevel=1) as archive:
+        long_name = f"cifar-100-python/{'x' * 90}/{'y' * (60 if form == 0 else 200)}"
+        for name, data in [(long_name, b"of no use"), *files.items()]:
+            info = tarfile.TarInfo(name if "/" in name else f"cifar-100-python/{name}")
+            info.size, info.mtime = len(data), 1.5
+            archive.addfile(info, io.BytesIO(data))
+    train, _, _ = read_archive(path)
+    np.testing.assert_array_equal(train.images, samples.images)
+
+
+class Copies:
+    """Unpickled as an array of 16 MiB, of which a pickle stores the pixels once for many."""
+
+    state = (1, (2**24,), np.dtype("u1"), False, bytes(2**24))
+
+    def __reduce__(self):
+        return np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), self.state
+
+
+class Stretched:
+    """Unpickled by NumPy itself as an array of 3 GB, of a single byte."""
+
+    def __reduce__(self):
+        return np.ndarray, ((10**6, 3072), "u1", b"x", 0, (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"Nr\xff\xff\xff\x06.", "more than 1,000,000 steps"),
+        (b"Np%d\n." % 2**27, "more than 1,000,000 steps"),
+        (b"\x8f" * 2**22, "more than 1,000,000 steps"),
+        (pickle.dumps([Copies() for _ in range(100)]), "it builds more than one array"),
+        (pickle.dumps({b"data": Stretched()}), "'str' object is not callable"),
+    ],
+    ids=["long-binput", "put", "sets", "arrays", "ndarray"],
+)
+def test_small_pickle_that_takes_much_memory_is_refused(tmp_path, files, data, reason):
+    """An index far behind what is kept, for which Python makes room; millions of empty sets."""
+    files["meta"] = data
+    assert reason in refusal_in_little_memory(write_archive(tmp_path / "a.tar.gz", files))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Disks that are full, that cannot be written, or that have lost the cache."""
 
-import filecmp
+import hashlib
 import shutil
 import subprocess
 from pathlib import Path
@@ -33,6 +33,16 @@ needs_namespace = pytest.mark.skipif(
 def used(folder: Path) -> int:
     """KiB of whole pages."""
     return sum(4 * (-(-file.stat().st_size // 4096) + 1) for file in folder.rglob("*"))
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """The digest of each file, at any depth; "" for a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else ""
+        for path in folder.rglob("*")
+    }
 
 
 FULL, READ_ONLY = "No space left on device", "Read-only file system"
@@ -69,8 +79,26 @@ def test_disk_that_takes_nothing_more_keeps_what_it_has(workspace, stage, folder
     line = one_error_line(workspace.run(*NAMESPACE, script, ok=False))
     assert line.startswith(f"error: {stage}: ")
     assert problem in line
-    compared = filecmp.dircmp(workspace.path / "before", workspace.path / "after")
-    assert not compared.left_only + compared.right_only + compared.diff_files
+    assert contents(workspace.path / "after") == contents(workspace.path / "before")
+
+
+@needs_namespace
+@pytest.mark.parametrize("copies", [0, 1])
+def test_inference_program_is_whole_however_little_room_there_is(workspace, copies):
+    """With room for model.onnx and none or one copy of inference/, where the old one is smaller."""
+    models = workspace.path / "models"
+    inference = contents(models / "inference")
+    room = (models / "model.onnx").stat().st_size // 1024 + copies * used(models / "inference")
+    shutil.rmtree(models / "inference")
+    (models / "inference").mkdir()
+    (models / "inference/model.json").write_text("old")
+    script = SCRIPT.format(folder="models", stage="export", size=used(models) + room + 16, then="")
+    output = workspace.run(*NAMESPACE, script, ok=copies == 1)
+    if copies == 0:
+        assert one_error_line(output).startswith("error: export: models/inference: Paddle cannot")
+        assert contents(workspace.path / "after") == contents(workspace.path / "before")
+    else:
+        assert contents(workspace.path / "after/inference") == inference
 
 
 @slow

@@ -96,3 +96,9 @@ def test_card_has_the_numbers_of_the_run(finished):
     assert f"| top-1 | {100 * metrics['top1']:.2f} %" in card
     assert "1 epochs at 16 pixels, 1 epochs at 32 pixels" in card
     assert (finished.path / "models/inference/model.pdiparams").is_file()
+
+
+def test_inference_folder_has_the_rights_of_its_parent_and_nothing_temporary_stays(finished):
+    folder = finished.path / "models"
+    assert (folder / "inference").stat().st_mode == folder.stat().st_mode
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"inference"}

@@ -1,7 +1,9 @@
 """Files that were damaged or made to harm: each reader reads them, or says in one line why not."""
 
+import gzip
 import io
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,31 @@ def read_archive_of(folder: Path) -> None:
     read_archive(write_archive(folder / "archive.tar.gz", files))
 
 
+def packed(files: Content) -> Content:
+    """An archive before it is compressed, in two parts, and after that; with headers of all kinds.
+
+    The first part is the headers up to the first member that is read: few bytes, damaged often.
+    """
+    headers = b""
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        headers += tarfile.TarInfo("x" * 300).tobuf(form)
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(f"cifar-100-python/{name}")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    body = target.getvalue()
+    return {"1.tar": headers, "2.tar": body, "whole.tar.gz": gzip.compress(headers + body, 1)}
+
+
+def read_packed(folder: Path) -> None:
+    tar = (folder / "1.tar").read_bytes() + (folder / "2.tar").read_bytes()
+    (folder / "archive.tar.gz").write_bytes(gzip.compress(tar, 1))
+    read_archive(folder / "archive.tar.gz")
+    read_archive(folder / "whole.tar.gz")
+
+
 def read_pictures(folder: Path) -> None:
     for file in folder.iterdir():
         read_image(str(file))
@@ -140,6 +167,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     kinds = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "TGA")
     return {
         "archive": (members(few, few, classes), read_archive_of),
+        "archive bytes": (packed(members(few, few, classes)), read_packed),
         "split": (files("split.npz"), lambda f: load_split(f / "split.npz")),
         "classes": (files("classes.json"), lambda f: load_classes(f / "classes.json")),
         "predictions": (
@@ -163,7 +191,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     }
 
 
-READERS = ["archive", "classes", "filters", "model", "params", "pictures"]
+READERS = ["archive", "archive bytes", "classes", "filters", "model", "params", "pictures"]
 READERS += ["predictions", "split", "table"]
 
 

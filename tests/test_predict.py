@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import struct
 import subprocess
@@ -10,11 +11,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from stages.dataset.splits import load_split
 from stages.prediction.answers import as_blocks
-from stages.prediction.images import picture_files, read_image
+from stages.prediction.images import FORMATS, picture_files, read_image
 from stages.running.errors import PipelineError
 from tests.conftest import ROOT
 
@@ -78,7 +79,8 @@ def test_bad_pictures_are_one_line_each_and_the_rest_is_done(bare, pictures):
     done = predict(bare, "text.png", "absent.jpg", pictures / "00.png", "--top", 1)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
-        "error: predict: text.png: not a picture that Pillow can read",
+        "error: predict: text.png: not a picture in a format that is read here: "
+        "PNG, JPEG, GIF, BMP, TIFF, WEBP, AVIF, JPEG2000, PPM, ICO, TGA",
         "error: predict: absent.jpg: not found",
         "error: predict: 2 pictures could not be read, 1 were",
     ]
@@ -185,6 +187,28 @@ def test_hostile_pictures_are_refused_in_one_line(tmp_path, content, reason):
     with pytest.raises(PipelineError, match=rf"picture\.png: .*({reason})") as caught:
         read_image(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_postscript_is_refused_and_runs_nothing(tmp_path, monkeypatch):
+    """Pillow reads it with the program Ghostscript, which has been tricked before."""
+    trace, program = tmp_path / "trace", tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\ntouch {trace}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # not looked for yet
+    path = tmp_path / "picture.png"
+    Image.new("RGB", (32, 32)).save(path, "EPS")
+    with pytest.raises(PipelineError, match=r"picture\.png: not a picture in a format that"):
+        read_image(str(path))
+    assert not trace.exists()
+
+
+def test_every_format_that_the_message_names_is_read(tmp_path):
+    picture = Image.new("RGB", (64, 64), "red")
+    for kind in FORMATS:
+        path = tmp_path / "picture"
+        picture.save(path, kind)
+        assert read_image(str(path))[0].min() > 200, kind
 
 
 def test_damaged_pictures_raise_nothing_else(tmp_path):

@@ -4,10 +4,11 @@ Format: https://www.cs.toronto.edu/~kriz/cifar.html. The members are Python pick
 can run code when it is read; this reader builds arrays, lists, dicts, strings and numbers only.
 """
 
+import gzip
 import io
 import pickle
+import pickletools
 import tarfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from stages.running.errors import PipelineError, reason_of
 
 FOLDER = "cifar-100-python"
 MEMBER_LIMIT = 256 * 2**20  # bytes; the real training batch has 148 MiB
-MOST_MEMBERS = 100  # the real archive has 5
+MOST_MEMBERS = 100  # with the headers of long names; the real archive has 5
+MOST_STEPS = 10**6  # of a pickle; the real training batch has 200,371
+NDARRAY = "ndarray"  # stands for the type, which a pickle could call for an array of any size
 
 
 def read_archive(path: Path) -> tuple[Samples, Samples, ClassNames]:
@@ -36,28 +39,44 @@ def read_archive(path: Path) -> tuple[Samples, Samples, ClassNames]:
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    """The contents of the three members; nothing is extracted to the disk."""
+    """The contents of the three members; nothing is extracted to the disk.
+
+    The headers are read here, as `tarfile.open` takes long names and pax headers of any size into
+    memory, and calls itself for each. The three names are short: such headers are passed over.
+    """
     found: dict[str, bytes] = {}
     wanted = {f"{FOLDER}/{name}": name for name in ("meta", "train", "test")}
+    passed = 0
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for number, member in enumerate(archive):
-                if number == MOST_MEMBERS:
+        with gzip.open(path) as stream:
+            while len(found) < len(wanted):
+                block = stream.read(tarfile.BLOCKSIZE)
+                if block == bytes(tarfile.BLOCKSIZE):
+                    break  # the end of a tar file
+                if passed == MOST_MEMBERS:
                     raise PipelineError(
                         f"{path}: more than {MOST_MEMBERS} members; this is not CIFAR-100"
                     )
-                if member.size > MEMBER_LIMIT:
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "replace")
+                if not 0 <= member.size <= MEMBER_LIMIT:
                     raise PipelineError(
-                        f"{path}: member {member.name!r} claims {member.size:,} bytes; "
+                        f"{path}: member {member.name[:50]!r} claims {member.size:,} bytes; "
                         f"no file of CIFAR-100 exceeds {MEMBER_LIMIT:,}"
                     )
+                blocks = -(-member.size // tarfile.BLOCKSIZE)
+                following = stream.tell() + blocks * tarfile.BLOCKSIZE
                 if member.name in wanted and member.isreg():
-                    stream = archive.extractfile(member)
-                    assert stream is not None  # a regular file always has a stream
-                    found[wanted[member.name]] = stream.read()
+                    data = stream.read(member.size)
+                    if len(data) < member.size:
+                        raise tarfile.ReadError("unexpected end of data")
+                    found[wanted[member.name]] = data
+                stream.seek(following)
+                passed += 1
+    except (PipelineError, MemoryError):
+        raise
     except FileNotFoundError:
         raise PipelineError(f"{path}: no such file") from None
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError) as error:
+    except Exception as error:  # a damaged archive can raise almost any exception
         raise PipelineError(
             f"{path}: not a complete .tar.gz archive ({reason_of(error)}); fetch it again"
         ) from None
@@ -74,27 +93,46 @@ class _PlainUnpickler(pickle.Unpickler):
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _empty_array
         if module == "numpy" and name in ("ndarray", "dtype"):
-            return {"ndarray": np.ndarray, "dtype": _dtype}[name]
+            return {"ndarray": NDARRAY, "dtype": _dtype}[name]
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], _typecode: bytes) -> np.ndarray:
+def _empty_array(kind: str, shape: tuple[int, ...], _typecode: bytes) -> np.ndarray:
     """What NumPy's own `_reconstruct` is called with in every honest pickle: an empty array."""
-    if kind is not np.ndarray or shape != (0,):
+    if kind is not NDARRAY or shape != (0,):
         raise pickle.UnpicklingError("it builds an array in a way that NumPy does not write")
     return np.ndarray((0,), np.uint8)
 
 
 def _dtype(spec: str | bytes, *_flags: Any) -> np.dtype:
-    """A numeric dtype; old pickles pass flags that current NumPy warns about."""
+    """A numeric dtype; old pickles pass flags that current NumPy warns about.
+
+    None of the other byte order: those are not NumPy's own, and a pickle can change what they are.
+    """
     dtype = np.dtype(spec.decode("ascii") if isinstance(spec, bytes) else spec)
-    if dtype.kind not in "uif":
+    if dtype.kind not in "uif" or not dtype.isnative:
         raise pickle.UnpicklingError(f"it builds an array of type {dtype}")
     return dtype
 
 
+def _check_steps(data: bytes) -> None:
+    """Refuse a pickle that takes far more memory than it has bytes.
+
+    Each step makes one object at most, and a `PUT` has room made for as many objects as its number
+    says; an array is a copy of bytes that may be shared.
+    """
+    arrays_and_types = 0
+    for step, (opcode, argument, _place) in enumerate(pickletools.genops(data)):
+        if step > MOST_STEPS or ("PUT" in opcode.name and (argument or 0) > MOST_STEPS):
+            raise pickle.UnpicklingError(f"it needs more than {MOST_STEPS:,} steps or places")
+        arrays_and_types += opcode.name == "BUILD"
+        if arrays_and_types > 2:
+            raise pickle.UnpicklingError("it builds more than one array and its type")
+
+
 def _unpickle(path: Path, name: str, data: bytes) -> dict[bytes, Any]:
     try:
+        _check_steps(data)
         content = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise almost any exception
         raise PipelineError(

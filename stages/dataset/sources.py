@@ -6,6 +6,7 @@ lies in .downloads/, outside of what DVC deletes before it runs a stage.
 
 import hashlib
 import os
+import re
 import shutil
 import sys
 import time
@@ -51,7 +52,8 @@ def fetch_archive(url: str, target: Path, check: Callable[[Path], str]) -> str:
                 _copy(Path(source), target)
                 accepted = check(target)
             return f"{source} ({accepted})"
-        except (PipelineError, _MayPassError, requests.RequestException, OSError) as error:
+        # requests lets a ValueError through where a server names an address that is none.
+        except (PipelineError, _MayPassError, OSError, ValueError) as error:
             problem = _short(error).replace(str(target), "the file received")
             problems.append(f"{source}: {problem}")
             print(f"download: {problems[-1]}", file=sys.stderr)
@@ -70,19 +72,23 @@ def _copy(source: Path, target: Path) -> None:
 
 def _download(source: str, target: Path, check: Callable[[Path], str]) -> str:
     """Download to `target` by way of a file that stays if this is interrupted; return the check's
-    answer. What does not pass the check is deleted, and fetched anew if it had come in pieces.
+    answer. What does not pass the check is deleted, and fetched anew once if it came in pieces.
     """
     part = PARTS / f"{hashlib.sha256(source.encode()).hexdigest()[:16]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
-    while True:
+    for may_begin_anew in (True, False):
         resumed = _complete(source, part)
-        shutil.move(part, target)
         try:
-            return check(target)
-        except PipelineError:
-            if not resumed:
-                raise
+            accepted = check(part)  # where it is, so that it stays if the check is interrupted
+        except PipelineError as error:
+            part.unlink()
+            if not (resumed and may_begin_anew):
+                raise PipelineError(str(error).replace(str(part), "the file received")) from None
             print(f"download: {source}: the pieces do not fit; from the beginning", file=sys.stderr)
+        else:
+            shutil.move(part, target)
+            return accepted
+    raise AssertionError("the second round returns or raises")
 
 
 def _complete(source: str, part: Path) -> bool:
@@ -110,6 +116,7 @@ def _fetch_rest(source: str, part: Path) -> None:
         headers["Range"] = f"bytes={have}-"
     with requests.Session() as session:
         session.max_redirects = MOST_REDIRECTS
+        session.hooks["response"].append(_close_redirect)
         with session.get(source, stream=True, timeout=TIMEOUT, headers=headers) as answer:
             content_range = answer.headers.get("Content-Range", "")
             if answer.status_code == requests.codes.requested_range_not_satisfiable and have:
@@ -125,8 +132,16 @@ def _fetch_rest(source: str, part: Path) -> None:
             elif not content_range.startswith(f"bytes {have}-"):
                 part.unlink()
                 raise _MayPassError("the server gives another part than the one asked for")
-            length = int(answer.headers.get("Content-Length", 0)) or None
-            _receive(answer, part, have, length)
+            length = answer.headers.get("Content-Length", "0")
+            if not re.fullmatch("[0-9]{1,15}", length):
+                raise PipelineError(f"the server says that the file has {length[:40]!r} bytes")
+            _receive(answer, part, have, int(length) or None)
+
+
+def _close_redirect(answer: requests.Response, **_options: object) -> None:
+    """Have no body of a redirect: requests reads it whole, however long it is."""
+    if answer.is_redirect:
+        answer.close()
 
 
 def _receive(answer: requests.Response, part: Path, have: int, length: int | None) -> None:
@@ -152,6 +167,7 @@ def _receive(answer: requests.Response, part: Path, have: int, length: int | Non
             received += len(chunk)
             progress.update(len(chunk))
             if have + received > MOST_BYTES:
+                part.unlink()  # of no use to a later run
                 raise PipelineError("it does not end")
             if time.monotonic() - started > TIMEOUT:
                 if received - before < SLOWEST * TIMEOUT:

@@ -14,6 +14,8 @@ from stages.running.errors import PipelineError, reason_of
 
 SIZE = 32
 STANDARD_INPUT = "-"
+# Pillow knows more, some of which it reads by means of other programs (EPS: Ghostscript).
+FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA"]
 MOST_BYTES = 2**28  # from standard input
 MOST_PIXELS = 90_000_000  # of a picture, decoded: 270 MB
 TOO_LARGE = f"more than {MOST_PIXELS // 10**6} million pixels; scale it down first"
@@ -39,7 +41,7 @@ def read_image(name: str) -> NDArray[np.uint8]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what matters is raised
             source = _standard_input() if name == STANDARD_INPUT else name
-            with Image.open(source) as picture:
+            with Image.open(source, formats=FORMATS) as picture:
                 if picture.width * picture.height > MOST_PIXELS:
                     raise Image.DecompressionBombError
                 picture.draft("RGB", (4 * SIZE, 4 * SIZE))  # has a JPEG decoded at a lower size
@@ -50,7 +52,9 @@ def read_image(name: str) -> NDArray[np.uint8]:
     except FileNotFoundError:
         raise PipelineError(f"{name}: not found") from None
     except UnidentifiedImageError:
-        raise PipelineError(f"{name}: not a picture that Pillow can read") from None
+        raise PipelineError(
+            f"{name}: not a picture in a format that is read here: {', '.join(FORMATS)}"
+        ) from None
     except Image.DecompressionBombError:
         raise PipelineError(f"{name}: {TOO_LARGE}") from None
     except Exception as error:  # a damaged picture makes the decoders raise what they please
