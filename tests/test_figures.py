@@ -1,3 +1,4 @@
+import json
 import re
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ from stages.figures.gallery import confident_mistakes
 from stages.figures.reliability import reliability_diagram
 from stages.figures.results import Results
 from stages.figures.style import save_figure
-from stages.figures.tables import read_table
+from stages.figures.tables import describe_training, read_table
 from stages.running.errors import PipelineError
 
 HISTORY = pd.DataFrame(
@@ -175,3 +176,43 @@ def test_table_without_rows_is_refused(tmp_path, content):
         read_table(path)
     with pytest.raises(PipelineError, match="not found"):
         read_table(tmp_path / "absent.csv")
+
+
+DESCRIPTION = {
+    "network": {"depth": 18, "width": 32, "stem": "cifar"},
+    "training": {"params": {"seed": 0, "lr": 0.1}, "images": 48000, "validation_images": 2000},
+}
+SUMMARY = pd.DataFrame({"parameters": [2_820_000], "multiply_adds": [140_000_000]})
+
+
+def test_training_is_described_in_words(tmp_path):
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps(DESCRIPTION))
+    words = describe_training(path, SUMMARY, HISTORY)
+    assert words["Network"] == "ResNet-18, width 32, stem cifar"
+    assert words["Training images"] == "48,000, and 2,000 for validation"
+    assert words["All params of the stage train"] == "seed 0, lr 0.1"
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"model\.json: not found"):
+        describe_training(path, SUMMARY, HISTORY)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"network": []}',
+        json.dumps(DESCRIPTION | {"network": None}),
+        json.dumps(DESCRIPTION | {"training": {"params": ["seed"]}}),
+        json.dumps(DESCRIPTION | {"training": {"params": {}}}),
+        json.dumps(DESCRIPTION | {"training": {"params": {"seed": 0}, "images": "many"}}),
+    ],
+)
+def test_damaged_description_is_refused_in_one_line(tmp_path, content):
+    path = tmp_path / "model.json"
+    path.write_text(content)
+    with pytest.raises(PipelineError, match=r"^\S+model\.json: not the description .+\)$"):
+        describe_training(path, SUMMARY, HISTORY)

@@ -1,7 +1,25 @@
-from tests.verify import compare, hashes
+import re
+import sys
+
+import pytest
+import yaml
+
+from tests.conftest import Workspace
+from tests.verify import TIMING, compare, hashes
+
+STAGES = ["download", "preprocess", "train", "evaluate", "render", "export"]
 
 
-def test_difference_is_named_and_the_time_does_not_count():
+def verify(workspace: Workspace, *options: str, cache: str, ok: bool = True) -> str:
+    """Run it as a user whose repositories share a DVC cache; return all its output."""
+    configuration = workspace.path.parent / "configuration"
+    configuration.mkdir()
+    (configuration / "config").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "tests.verify", *options]
+    return workspace.run(*command, ok=ok, DVC_GLOBAL_CONFIG_DIR=str(configuration))
+
+
+def test_difference_is_named_and_the_time_does_not_count(tmp_path):
     lock = {
         "stages": {
             "download": {"outs": [{"path": "data/raw/cifar-100-python.tar.gz", "md5": "1"}]},
@@ -13,9 +31,35 @@ def test_difference_is_named_and_the_time_does_not_count():
             },
         }
     }
-    expected = hashes(lock)
+    (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock), encoding="utf-8")
+    expected = hashes(tmp_path)
     assert expected == {"models/model.safetensors": "2", "reports/timing.json": "3"}
     assert compare(expected, expected | {"reports/timing.json": "4"}) == []
     (line,) = compare(expected, expected | {"models/model.safetensors": "5"})
     assert line == "models/model.safetensors: expected md5 2, found 5"
     assert len(compare(expected, {})) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_quick_runs_all_twice_and_finds_no_difference(workspace):
+    kept = workspace.path.parent / "kept"
+    cache = str(workspace.path.parent / "cache")
+    output = verify(workspace, "--quick", "--keep", str(kept), cache=cache)
+    assert re.findall(r"Running stage '(\w+)'", output) == 2 * STAGES
+    outputs = len(set(hashes(kept / "second")) - {TIMING})
+    assert f"verify: all {outputs} outputs have the expected hashes" in output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_output_that_differs_from_the_last_commit_fails(workspace):
+    right = workspace.read("dvc.lock")
+    md5 = hashes(workspace.path)["models/model.json"]
+    (workspace.path / "dvc.lock").write_bytes(right.replace(md5.encode(), b"f" * 32))
+    workspace.commit("Expect another model.json")
+    (workspace.path / "dvc.lock").write_bytes(right)
+    output = verify(workspace, cache=str(workspace.path / ".dvc/cache"), ok=False)
+    assert re.findall(r"Running stage '(\w+)'", output) == STAGES
+    assert f"models/model.json: expected md5 {'f' * 32}, found {md5}\n" in output
+    assert re.search(r"error: verify: 1 of \d+ outputs differ", output)

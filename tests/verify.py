@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -29,24 +28,36 @@ QUICK = [
 ]
 
 
-def hashes(lock: dict[str, Any]) -> dict[str, str]:
-    """The hash of each output in a dvc.lock but the archive, which may be packed differently."""
+def hashes(folder: Path) -> dict[str, str]:
+    """The hash of each output in dvc.lock but the archive, which may be packed differently."""
+    lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
     outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
     return {out["path"]: out["md5"] for out in outs if out["path"] != ARCHIVE.as_posix()}
 
 
+def clone(folder: Path) -> Path:
+    """Clone the last commit into `folder`."""
+    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ".", str(folder)], check=True)
+    return folder
+
+
 def reproduce(folder: Path, params: list[str]) -> dict[str, str]:
-    """Clone the last commit into `folder`, run the pipeline there, return the hashes."""
+    """Run every stage of the clone in `folder`; return the hashes of what comes out.
+
+    CIFAR100_ARCHIVE names the archive in ./data/raw for it, if there is one and nothing else is
+    named.
+    """
     environment = dict(os.environ)
     if ARCHIVE.is_file():
         environment.setdefault("CIFAR100_ARCHIVE", str(ARCHIVE.resolve()))
     changes = [word for param in params for word in ("-S", param)]
-    command = ["dvc", "exp", "run", *changes] if params else ["dvc", "repro"]
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ".", str(folder)], check=True)
+    # In a cache that a user shares among repositories DVC finds earlier runs and takes their
+    # results; nothing would be run.
+    command = [*(["dvc", "exp", "run", *changes] if params else ["dvc", "repro"]), "--force"]
     done = subprocess.run(command, cwd=folder, env=environment, check=False)
     if done.returncode:
         sys.exit(f"error: verify: {' '.join(command)} failed in a clone; its reason stands above")
-    return hashes(yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8")))
+    return hashes(folder)
 
 
 def compare(expected: dict[str, str], found: dict[str, str]) -> list[str]:
@@ -67,10 +78,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         if options.quick:
-            expected = reproduce(folder / "first", QUICK)
-            found = reproduce(folder / "second", QUICK)
+            expected = reproduce(clone(folder / "first"), QUICK)
+            found = reproduce(clone(folder / "second"), QUICK)
         else:
-            expected = hashes(yaml.safe_load(Path("dvc.lock").read_text(encoding="utf-8")))
+            # The clone has the last commit, from which dvc.lock here may differ.
+            expected = hashes(clone(folder / "clone"))
             found = reproduce(folder / "clone", [])
     differences = compare(expected, found)
     for line in differences:

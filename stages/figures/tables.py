@@ -59,7 +59,7 @@ def describe_training(
         name = f"ResNet-{network['depth']}, width {network['width']}, stem {network['stem']}"
     except FileNotFoundError:
         raise PipelineError(f"{description}: not found; run `dvc repro`") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise PipelineError(
             f"{description}: not the description of a model ({reason_of(error)})"
         ) from None
