@@ -203,13 +203,37 @@ def test_processed_files_do_not_depend_on_the_order_in_the_archive(workspace):
     assert [workspace.read(f"data/processed/{name}") for name in names] == before
 
 
+# Python runs it at each start, and then tells it of each connection and each look-up of a name.
+NOTE_CONNECTIONS = """
+import os, sys
+
+def note(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo"):
+        write(f"{event} {arguments}")
+
+def write(line):
+    with open(os.environ["CONNECTIONS"], "a", encoding="utf-8") as file:
+        file.write(line + chr(10))
+
+write(f"start {sys.orig_argv}")
+sys.addaudithook(note)
+"""
+
+
 @pytest.mark.slow
 def test_fresh_clone_reproduces_from_params_alone(finished, tmp_path):
+    """And without a connection to another machine."""
     clone = Workspace(tmp_path / "clone")
     finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
     assert not (clone.path / "models/model.safetensors").exists()
     assert (clone.path / "reports/metrics.json").exists()
-    clone.run("dvc", "repro")
+    noted = tmp_path / "connections"
+    (tmp_path / "sitecustomize.py").write_text(NOTE_CONNECTIONS, encoding="utf-8")
+    clone.run("dvc", "repro", PYTHONPATH=str(tmp_path), CONNECTIONS=str(noted))
+    lines = noted.read_text(encoding="utf-8").splitlines()
+    assert {stage for stage in STAGES if f"'stages.{stage}']" in str(lines)} == set(STAGES)
+    noted_connections = [line for line in lines if not line.startswith("start")]
+    assert [c for c in noted_connections if not re.search("127.0.0.1|localhost|AF_UNIX", c)] == []
     for name in RESULTS:
         if "timing" not in name:
             assert clone.read(name) == finished.read(name), name
