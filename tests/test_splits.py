@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from stages.dataset.splits import (
     save_split,
     stratified_split,
 )
+from stages.running.arrays import save_arrays
 from stages.running.errors import PipelineError
 
 
@@ -36,6 +39,12 @@ def test_split_survives_a_round_trip_and_gives_the_same_bytes(tmp_path, samples)
     for field, value in vars(load_split(tmp_path / "one.npz")).items():
         np.testing.assert_array_equal(value, getattr(samples, field))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.npz", "two.npz"]
+
+
+def test_bytes_of_an_npz_are_those_of_any_version_of_python(tmp_path):
+    save_arrays(tmp_path / "a.npz", count=np.arange(3), names=np.array([b"a", b"bb"]))
+    digest = hashlib.md5((tmp_path / "a.npz").read_bytes(), usedforsecurity=False).hexdigest()
+    assert digest == "815bc37f814a60f4ef52248a01346b36"
 
 
 def test_classes_survive_a_round_trip(tmp_path, classes):

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 from stages.figures.style import RULES, new_figure
 
 LABELLED = 10  # at either end
+SPREAD = 1.7  # bars from name to name, which would overlap at the distance of the bars
 
 
 @matplotlib.rc_context(RULES)
@@ -29,11 +30,20 @@ def class_accuracy(per_class: pd.DataFrame) -> Figure:
     axes = figure.subplots()
     axes.bar(places, values, 0.9, color=[colors[name] for name in ranked["superclass"]])
     axes.axhline(values.mean(), color="black", linewidth=0.8, linestyle="--")
-    for place, name in zip(places, ranked["class"], strict=True):
-        if place < LABELLED or place >= len(ranked) - LABELLED:
-            text = str(name).replace("_", " ")
-            axes.text(
-                float(place), values[place] + 0.01, text, rotation=90, ha="center", fontsize=8
+    for end, outermost in ((places[:LABELLED], 0), (places[-LABELLED:], places[-1])):
+        at = outermost + SPREAD * (end - outermost)
+        height = values[int(min(at)) : int(max(at)) + 1].max() + 0.05
+        for place, x in zip(end, at, strict=True):
+            axes.annotate(
+                str(ranked["class"].iloc[place]).replace("_", " "),
+                (place, values[place]),
+                (x, height),
+                rotation=90,
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},
+                arrowprops={"arrowstyle": "-", "linewidth": 0.5, "relpos": (0.5, 0), "shrinkB": 0},
             )
     axes.set_title("Top-1 accuracy of each class, the ten best and the ten worst by name")
     axes.set_xlabel("classes in the order of their accuracy; dashed: mean")

@@ -1,5 +1,6 @@
 """Stores NumPy arrays as .npz files, and trusts nothing when it reads them."""
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ from stages.running.outputs import replacing
 
 
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
-    """Write an uncompressed .npz, whole or not at all; the same arrays give the same bytes."""
-    with replacing(path) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)
+    """Write an uncompressed .npz, whole or not at all; the same arrays give the same bytes.
+
+    Those of `np.savez` are others in other versions of Python.
+    """
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.asanyarray(array), allow_pickle=False)
+            member = zipfile.ZipInfo(f"{name}.npy")
+            member.create_system, member.external_attr = 3, 0o644 << 16  # as on Unix
+            archive.writestr(member, content.getbuffer())
 
 
 def load_arrays(path: Path, names: list[str], content: str) -> list[NDArray[Any]]:
