@@ -263,6 +263,7 @@ def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace)
     )
 
 
+@pytest.mark.slow
 def test_training_whose_results_dvc_could_not_record_is_not_lost(workspace):
     workspace.set_params(lr="0.05")
     cache, aside = workspace.path / ".dvc/cache/files", workspace.path / "aside"
