@@ -109,7 +109,13 @@ def test_committed_reports_survive_a_failure_where_the_cache_is_empty(finished, 
     "ending",
     [
         signal.SIGINT,
-        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(
+            signal.SIGTERM,
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.xfail(reason="Paddle's own handler ends the stage", strict=True),
+            ],
+        ),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )
