@@ -109,13 +109,7 @@ def test_committed_reports_survive_a_failure_where_the_cache_is_empty(finished, 
     "ending",
     [
         signal.SIGINT,
-        pytest.param(
-            signal.SIGTERM,
-            marks=[
-                pytest.mark.slow,
-                pytest.mark.xfail(reason="Paddle takes it over: issue 5", strict=True),
-            ],
-        ),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
         pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
     ],
 )

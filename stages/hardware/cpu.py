@@ -1,10 +1,11 @@
-"""Prepares a process for Paddle on the CPU: BLAS code path, threads, cores, memory allocator.
+"""Prepares a process for Paddle on the CPU: BLAS code path, threads, cores, memory, signals.
 
-Call `prepare` before the first import of Paddle: its BLAS reads the environment once.
+Call `prepare` before all that imports Paddle: its BLAS reads the environment once.
 """
 
 import ctypes
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -33,7 +34,7 @@ def core_quota(cpu_max: Path) -> float | None:
 
 
 def prepare(threads: int) -> None:
-    """Set the environment of this process and its children for `threads` threads in each."""
+    """Import Paddle, with the environment set for `threads` threads here and in each child."""
     set_threads(threads)
     os.environ.setdefault("GLOG_minloglevel", "2")
     # Paddle warns of a missing ccache, of its own batch norm and the like: nothing that a user of
@@ -44,6 +45,10 @@ def prepare(threads: int) -> None:
     if code_path is not None:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", code_path)
     keep_memory()
+    import paddle  # noqa: F401
+
+    # Paddle has put its own handler, which prints a page, in the place of what Python knows.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def set_threads(threads: int) -> None:
