@@ -6,7 +6,11 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from stages.dataset.archive import read_archive
 from stages.dataset.samples import ClassNames, Samples
+from stages.running.errors import PipelineError
 
 
 def batch(samples: Samples) -> dict[bytes, Any]:
@@ -37,3 +41,13 @@ def write_archive(path: Path, files: dict[str, bytes]) -> Path:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return path
+
+
+def refusal(path: Path) -> str:
+    """The one line with which the archive is refused; a failure if it is not."""
+    with pytest.raises(PipelineError) as caught:
+        read_archive(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message

@@ -16,6 +16,7 @@ import pytest
 
 from stages.dataset.samples import ClassNames, Samples
 from stages.hardware import cpu
+from tests.archives import members
 
 ROOT = Path(__file__).parent.parent
 
@@ -178,3 +179,9 @@ def samples(classes: ClassNames) -> Samples:
     images = rng.integers(0, 256, (500, 3, 32, 32), dtype=np.uint8)
     coarse = np.array(classes.coarse_of_fine)[fine]
     return Samples(images, fine, coarse, np.array(names))
+
+
+@pytest.fixture
+def archive_files(samples: Samples, classes: ClassNames) -> dict[str, bytes]:
+    """The files of an archive in which both splits have these samples."""
+    return members(samples, samples, classes)
