@@ -178,6 +178,20 @@ def test_table_without_rows_is_refused(tmp_path, content):
         read_table(tmp_path / "absent.csv")
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("metric,value,low\ntop1,0.7,0.6\n", "has no column high"),
+        ("metric,value,low,high\ntop1,0.7,much,0.8\n", "column low: expected numbers"),
+    ],
+)
+def test_table_that_someone_changed_is_refused(tmp_path, content, reason):
+    path = tmp_path / "intervals.csv"
+    path.write_text(content)
+    with pytest.raises(PipelineError, match=rf"intervals\.csv: {reason}"):
+        read_table(path)
+
+
 DESCRIPTION = {
     "network": {"depth": 18, "width": 32, "stem": "cifar"},
     "training": {"params": {"seed": 0, "lr": 0.1}, "images": 48000, "validation_images": 2000},

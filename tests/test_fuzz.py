@@ -158,7 +158,8 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
     save_weights(folder / "model.safetensors", network)
     save_description(folder / "model.json", config, half, half, 1.0, vars(classes), {})
-    (folder / "table.csv").write_text("class,top1\napple,0.5\n", encoding="utf-8")
+    intervals = "metric,value,low,high\ntop1,0.7117,0.7028,0.7205\n"
+    (folder / "intervals.csv").write_text(intervals, encoding="utf-8")
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
 
     def files(*names: str) -> Content:
@@ -182,7 +183,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
             files("model.safetensors"),
             lambda f: first_filters(f / "model.safetensors"),
         ),
-        "table": (files("table.csv"), lambda f: read_table(f / "table.csv")),
+        "table": (files("intervals.csv"), lambda f: read_table(f / "intervals.csv")),
         "params": (
             files("params.yaml"),
             lambda f: load(TrainParameters, f / "params.yaml", ROOT / "dvc.yaml"),

@@ -34,11 +34,11 @@ def confident_mistakes(
         axes.axis("off")
     for axes, index in zip(grid.flat, shown, strict=False):
         axes.imshow(images[index].transpose(1, 2, 0), interpolation="nearest")
-        axes.set_title(names[labels[index]], fontsize=9, color=GREEN, loc="center")
+        axes.set_title(_readable(names[labels[index]]), fontsize=9, color=GREEN, loc="center")
         axes.text(
             0.5,
             -0.03,
-            f"{names[predicted[index]]} {confidence[index]:.0%}",
+            f"{_readable(names[predicted[index]])} {confidence[index]:.0%}",
             color=ORANGE,
             fontsize=9,
             ha="center",

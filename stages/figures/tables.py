@@ -10,9 +10,25 @@ from numpy.typing import NDArray
 
 from stages.running.errors import PipelineError, reason_of
 
+# The columns that the readers of a table need, by its name.
+WORDS = {
+    "intervals": ["metric"],
+    "per_class": ["class", "superclass", "taken_for"],
+    "summary": ["layer"],
+}
+NUMBERS = {
+    "history": ["epoch", "lr", "image_size", "train_loss", "train_top1", "val_loss", "val_top1"],
+    "intervals": ["value", "low", "high"],
+    "per_class": ["images", "top1", "top5", "superclass_top1"],
+    "summary": ["parameters", "multiply_adds"],
+}
+
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A CSV file with a header and at least one row, else `PipelineError`; empty cells are ''."""
+    """The rows of a CSV file that the pipeline wrote; empty cells are ''.
+
+    Raises `PipelineError` if there are none, or not all columns that its name needs.
+    """
     try:
         table = pd.read_csv(path, keep_default_na=False)
     except FileNotFoundError:
@@ -21,6 +37,13 @@ def read_table(path: Path) -> pd.DataFrame:
         raise PipelineError(f"{path}: not a CSV table ({reason_of(error)})") from None
     if table.empty:
         raise PipelineError(f"{path}: has no rows; run `dvc repro`")
+    numbers = NUMBERS.get(path.stem, [])
+    for column in [*WORDS.get(path.stem, []), *numbers]:
+        if column not in table:
+            raise PipelineError(f"{path}: has no column {column}; run `dvc repro`")
+    for column in numbers:
+        if not pd.api.types.is_numeric_dtype(table[column]):
+            raise PipelineError(f"{path}: column {column}: expected numbers; run `dvc repro`")
     return table
 
 
