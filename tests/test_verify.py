@@ -1,10 +1,11 @@
 import re
+import subprocess
 import sys
 
 import pytest
 import yaml
 
-from tests.conftest import Workspace
+from tests.conftest import ROOT, Workspace
 from tests.verify import TIMING, compare, hashes
 
 STAGES = ["download", "preprocess", "train", "evaluate", "render", "export"]
@@ -38,6 +39,14 @@ def test_difference_is_named_and_the_time_does_not_count(tmp_path):
     (line,) = compare(expected, expected | {"models/model.safetensors": "5"})
     assert line == "models/model.safetensors: expected md5 2, found 5"
     assert len(compare(expected, {})) == 1
+
+
+def test_folder_that_is_there_already_is_not_touched(tmp_path):
+    command = [sys.executable, "-m", "tests.verify", "--keep", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(f"{tmp_path} is there already; name a new folder")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -75,6 +75,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small, on drawn images, twice")
     parser.add_argument("--keep", type=Path, help="a new folder for the clone, left for a look")
     options = parser.parse_args()
+    if options.keep and options.keep.exists():
+        parser.error(f"argument --keep: {options.keep} is there already; name a new folder")
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         if options.quick:
