@@ -30,6 +30,7 @@ from stages.training.loop import Job, train
 from stages.training.trainer import Trainer
 from stages.training.validation import validate
 from stages.training.workers import run_workers
+from tests.conftest import Workspace
 from tests.processes import children, is_running, training_processes, wait_until
 
 STEPS = 50  # per epoch
@@ -138,6 +139,7 @@ def train_until_the_power_is_cut(job: Job) -> None:
     run_workers(train, job, 1, "cpu")
 
 
+@pytest.mark.slow
 def test_state_that_was_being_written_at_a_power_cut_is_not_used(job, capfd):
     expected = finish(job, workers=1)
     context = multiprocessing.get_context("spawn")
@@ -241,9 +243,8 @@ def test_digest_names_threads_and_libraries(tmp_path, monkeypatch):
     assert training_digest(params, "cpu", 1, pipeline) != digest
 
 
-def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace):
-    """Through DVC, as users meet it; started again the training goes on to the same bytes."""
-    expected = workspace.read("models/model.safetensors"), workspace.read("reports/history.csv")
+def kill_a_worker(workspace: Workspace) -> None:
+    """Train through DVC, as users do, and see what it says when one of the workers dies."""
     with workspace.training() as dvc:
         stage, workers = training_processes(dvc.pid)
         os.kill(workers[-1], signal.SIGKILL)
@@ -255,12 +256,20 @@ def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace)
         "start the same command again to go on"
     ]
     assert not any(map(is_running, [stage, *workers]))
+
+
+def test_dead_worker_ends_the_training_in_one_line_and_leaves_nothing(workspace):
+    kill_a_worker(workspace)
+
+
+@pytest.mark.slow
+def test_training_goes_on_to_the_same_bytes_after_a_worker_died(workspace):
+    names = ("models/model.safetensors", "reports/history.csv")
+    expected = [workspace.read(name) for name in names]
+    kill_a_worker(workspace)
     again = workspace.run("dvc", "repro", "--force", "--single-item", "train")
     assert "goes on after 1 epochs" in again
-    assert expected == (
-        workspace.read("models/model.safetensors"),
-        workspace.read("reports/history.csv"),
-    )
+    assert [workspace.read(name) for name in names] == expected
 
 
 @pytest.mark.slow

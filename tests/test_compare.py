@@ -53,6 +53,7 @@ def test_classes_are_ordered_from_gain_to_loss(classes):
     assert table.iloc[-1]["difference"] == pytest.approx(-0.25)
 
 
+@pytest.mark.slow
 def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
     workspace.run("dvc", "exp", "run", "--name", "plain", "-S", "figure_dpi=45")
     command = [sys.executable, "-m", "stages.compare"]

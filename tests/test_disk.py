@@ -61,7 +61,7 @@ slow = pytest.mark.slow
         pytest.param("train", "models", READ_ONLY, marks=slow),
         pytest.param("evaluate", "data/predictions", FULL, marks=slow),
         pytest.param("evaluate", "data/predictions", READ_ONLY, marks=slow),
-        ("render", "reports", FULL),
+        pytest.param("render", "reports", FULL, marks=slow),
         pytest.param("render", "reports", READ_ONLY, marks=slow),
         pytest.param("export", "models", FULL, marks=slow),
         pytest.param("export", "models", READ_ONLY, marks=slow),

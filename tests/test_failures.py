@@ -50,7 +50,7 @@ def test_unknown_key_is_refused_before_any_stage(workspace):
 @pytest.mark.parametrize(
     "kind",
     [
-        "missing",
+        pytest.param("missing", marks=pytest.mark.slow),
         "hostile",
         pytest.param("truncated", marks=pytest.mark.slow),
         pytest.param("other", marks=pytest.mark.slow),

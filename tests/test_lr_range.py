@@ -75,6 +75,7 @@ def test_command_prints_the_experiment_to_try_and_leaves_git_clean(workspace):
     assert workspace.run("git", "status", "--short") == ""
 
 
+@pytest.mark.slow
 def test_missing_data_is_one_line(workspace):
     (workspace.path / "data/processed/train.npz").unlink()
     output = workspace.run("python", "-m", "stages.training.lr_range", ok=False)
