@@ -196,7 +196,8 @@ def test_resumed_history_is_continuous_and_the_time_adds_up(job, monkeypatch, ca
     assert timing["train_seconds"] >= round(saved["seconds"])
 
 
-@pytest.mark.parametrize("damage", [pytest.param("cut off", marks=pytest.mark.slow), "one bit"])
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["cut off", "one bit"])
 def test_damaged_checkpoint_is_not_used(job, monkeypatch, capsys, damage):
     train(job)
     expected = (job.models / "model.safetensors").read_bytes()

@@ -82,8 +82,9 @@ def test_disk_that_takes_nothing_more_keeps_what_it_has(workspace, stage, folder
     assert contents(workspace.path / "after") == contents(workspace.path / "before")
 
 
+@slow
 @needs_namespace
-@pytest.mark.parametrize("copies", [pytest.param(0, marks=slow), 1])
+@pytest.mark.parametrize("copies", [0, 1])
 def test_inference_program_is_whole_however_little_room_there_is(workspace, copies):
     """With room for model.onnx and none or one copy of inference/, where the old one is smaller."""
     models = workspace.path / "models"

@@ -82,6 +82,7 @@ def test_param_runs_its_stage_and_what_follows(workspace, key, value, expected):
     assert not set(stages_run(output)) - set(expected)
 
 
+@pytest.mark.slow
 def test_editing_the_code_of_one_stage_runs_that_stage_and_what_follows(workspace):
     source = workspace.path / "stages/figures/curves.py"
     source.write_text(source.read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
