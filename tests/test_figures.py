@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from stages.evaluation.predictions import Predictions, class_table
@@ -112,6 +113,16 @@ def test_gallery_shows_the_most_confident_mistakes_first(classes):
     figure = confident_mistakes(images, labels, probabilities, classes.fine, 2)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["class 02", "class 03"]
+
+
+def test_names_of_classes_that_are_always_right_keep_off_the_title():
+    names = [f"yellow triangle on stripes {i}" for i in range(30)]
+    table = pd.DataFrame({"class": names, "superclass": "triangles", "top1": 1.0})
+    figure = class_accuracy(table)
+    figure.draw_without_rendering()
+    texts = {text.get_text(): text.get_window_extent() for text in figure.findobj(Text)}
+    (title,) = [extent for text, extent in texts.items() if text.startswith("Top-1")]
+    assert not any(texts[name].overlaps(title) for name in names[:10] + names[-10:])
 
 
 def test_class_accuracy_is_sorted_and_names_both_ends(classes):

@@ -45,7 +45,8 @@ def class_accuracy(per_class: pd.DataFrame) -> Figure:
                 bbox={"facecolor": "white", "linewidth": 0, "pad": 0.5},
                 arrowprops={"arrowstyle": "-", "linewidth": 0.5, "relpos": (0.5, 0), "shrinkB": 0},
             )
-    axes.set_title("Top-1 accuracy of each class, the ten best and the ten worst by name")
+    title = "Top-1 accuracy of each class, the ten best and the ten worst by name"
+    figure.suptitle(title, fontweight="bold")  # not of the axes: long names grow out of these
     axes.set_xlabel("classes in the order of their accuracy; dashed: mean")
     axes.set_xticks([])
     axes.set_xlim(-1, len(ranked))
