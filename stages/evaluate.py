@@ -31,8 +31,10 @@ FINISHED = Path(".checkpoints/finished")  # last states of trainings
 def main() -> None:
     """Write data/predictions/test.npz, reports/metrics.json, per_class.csv and intervals.csv."""
     params = load(EvaluateParameters)
-    cpu.prepare(threads=1)
+    cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    import paddle
+
     from stages.evaluation.inference import predict_logits
     from stages.hardware.device import choose_device, make_reproducible
     from stages.network.storage import load_model
@@ -43,15 +45,10 @@ def main() -> None:
     test = load_split(PROCESSED / "test.npz")
     classes = load_classes(PROCESSED / "classes.json")
     weights, description = MODELS / "model.safetensors", MODELS / "model.json"
-    temperature = load_model(weights, description).temperature
-    logits = predict_logits(
-        weights,
-        description,
-        test.images,
-        params.eval_batch_size,
-        params.eval_flip,
-        choose_device(params.device),
-    )
+    paddle.set_device(choose_device(params.device))
+    model = load_model(weights, description)
+    temperature = model.temperature
+    logits = predict_logits(model, test.images, params.eval_batch_size, params.eval_flip)
     scores = scores_per_image(logits, test.fine, np.array(classes.coarse_of_fine))
     metrics = {name: values.mean() for name, values in scores.items()}
     metrics["errors_in_superclass"] = errors_in_superclass(scores)

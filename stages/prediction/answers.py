@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.evaluation.inference import logits_of_batch
+from stages.evaluation.inference import predict_logits
 from stages.evaluation.metrics import softmax
 from stages.network.storage import TrainedModel
 
@@ -20,20 +20,19 @@ def answers(model: TrainedModel, images: NDArray[np.uint8], top: int) -> list[li
     """
     names = model.class_names
     found = []
-    for start in range(0, len(images), BATCH):
-        logits = logits_of_batch(model, images[start : start + BATCH], flip=False)
-        for probabilities in softmax(logits / model.temperature):
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            found.append(
-                [
-                    {
-                        "class": names["fine"][label],
-                        "superclass": names["coarse"][names["coarse_of_fine"][label]],
-                        "probability": round(float(probabilities[label]), 4),
-                    }
-                    for label in best
-                ]
-            )
+    logits = predict_logits(model, images, BATCH, flip=False)
+    for probabilities in softmax(logits / model.temperature):
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        found.append(
+            [
+                {
+                    "class": names["fine"][label],
+                    "superclass": names["coarse"][names["coarse_of_fine"][label]],
+                    "probability": round(float(probabilities[label]), 4),
+                }
+                for label in best
+            ]
+        )
     return found
 
 
