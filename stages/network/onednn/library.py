@@ -151,7 +151,7 @@ class Activation(Memory):
 
 
 def address_of(values: Any, shape: Shape) -> int:
-    """The address of a tensor or array; `ValueError` if it is not float32, of `shape`, in C order."""
+    """The address of a tensor or array; `ValueError` if it is not float32 (shape) in C order."""
     if isinstance(values, np.ndarray):
         usable, address = values.dtype == np.float32 and values.flags.c_contiguous, values.ctypes
     else:
