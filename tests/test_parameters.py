@@ -72,8 +72,10 @@ def test_numbers_in_any_exponent_form_are_numbers(params, text):
         ("depth", "'18'"),
         ("stem", "large"),
         ("flip", "1"),
-        ("workers", "many"),
-        ("workers", "0"),
+        ("threads", "many"),
+        ("threads", "0"),
+        ("threads", "1.5"),
+        ("precision", "int8"),
         ("progressive_sizes", "[24, 16]"),
         ("progressive_sizes", "[40]"),
         ("progressive_sizes", "24"),
@@ -179,7 +181,6 @@ def test_file_that_is_no_mapping_is_refused(params, text):
     [
         ({"mixup": "0.6", "cutmix": "0.6"}, "mixup + cutmix is 1.2"),
         ({"momentum": "0"}, "nesterov: true needs a momentum above 0"),
-        ({"workers": "5"}, "batch_size: 96 cannot be shared equally by workers: 5"),
     ],
 )
 def test_values_that_do_not_fit_together_are_refused(params, values, reason):

@@ -46,8 +46,8 @@ class TrainParameters:
     progressive_fraction: float = number(0, 1)
 
     device: str = choice("auto", "cpu", "gpu")
-    workers: int | str = auto_or_whole(1, 256)
-    mixed_precision: bool = switch()
+    precision: str = choice("auto", "float32", "bfloat16", "float16")
+    threads: int | str = auto_or_whole(1, 256)
 
     def __post_init__(self) -> None:
         """Refuse values that are fine alone and do not fit together."""
@@ -58,8 +58,3 @@ class TrainParameters:
             )
         if self.nesterov and self.momentum == 0:
             raise PipelineError("params.yaml: nesterov: true needs a momentum above 0")
-        if isinstance(self.workers, int) and self.batch_size % self.workers:
-            raise PipelineError(
-                f"params.yaml: batch_size: {self.batch_size} cannot be shared equally by "
-                f"workers: {self.workers}; give a multiple, or workers: auto"
-            )
