@@ -48,13 +48,17 @@ def choose_precision(wanted: str, device: str) -> str:
 
 def describe(device: str, precision: str, threads: int) -> dict[str, str | int]:
     """What computes, as it is printed and stored: the bytes of a model depend on all of it."""
-    on_cpu = device == "cpu"
+    if device == "cpu":
+        instructions, library = onednn.instruction_set(), onednn.description()
+    else:
+        instructions = paddle.device.cuda.get_device_name()
+        library = f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}"
     return {
-        "device": "cpu" if on_cpu else paddle.device.cuda.get_device_name(),
+        "device": device,
         "precision": precision,
         "threads": threads,
-        "instruction_set": onednn.instruction_set() if on_cpu else "",
-        "library": onednn.description() if on_cpu else f"CUDA {paddle.version.cuda()}",
+        "instruction_set": instructions,
+        "library": library,
     }
 
 
