@@ -3,7 +3,7 @@
 import json
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.runner import (
@@ -80,20 +80,20 @@ def main() -> None:
     from stages.training.workers import count_workers, run_workers
 
     depth, width = options.network
-    params = replace(
-        load(TrainParameters),
-        depth=depth,
-        width=width,
-        stem="cifar",
-        epochs=2,  # the first is the warm-up
-        batch_size=BATCH_SIZE,
-        lr=LEARNING_RATE,
-        momentum=MOMENTUM,
-        nesterov=True,
-        weight_decay=WEIGHT_DECAY,
-        progressive_sizes=[],
-    )
-    workers = count_workers(params.workers, DEVICE, BATCH_SIZE)
+    changes = {
+        "depth": depth,
+        "width": width,
+        "stem": "cifar",
+        "epochs": 2,  # the first is the warm-up
+        "batch_size": BATCH_SIZE,
+        "lr": LEARNING_RATE,
+        "momentum": MOMENTUM,
+        "nesterov": True,
+        "weight_decay": WEIGHT_DECAY,
+        "progressive_sizes": [],
+    }
+    params = load(TrainParameters).model_copy(update=changes)
+    workers = count_workers(params.threads, DEVICE, BATCH_SIZE)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(params, options.warmup, options.steps, Path(folder) / "result.json")
         run_workers(measure, job, workers, DEVICE)

@@ -32,7 +32,7 @@ def main() -> None:
     from stages.training.workers import count_workers, run_workers
 
     device = choose_device(params.device)
-    workers = count_workers(params.workers, device, params.batch_size)
+    workers = count_workers(params.threads, device, params.batch_size)
     summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
     parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
     print(

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +43,17 @@ def job(tmp_path, samples, classes) -> Job:
     save_split(tmp_path / "train.npz", samples.take(rows[:400]))
     save_split(tmp_path / "val.npz", samples.take(rows[400:]))
     save_classes(tmp_path / "classes.json", classes)
-    params = replace(
-        load(TrainParameters),
-        depth=20,
-        width=2,
-        epochs=3,
-        batch_size=8,
-        lr=0.05,
-        ema_decay=0.9,
-        progressive_sizes=[8],
-        progressive_fraction=0.7,
-    )
+    changes = {
+        "depth": 20,
+        "width": 2,
+        "epochs": 3,
+        "batch_size": 8,
+        "lr": 0.05,
+        "ema_decay": 0.9,
+        "progressive_sizes": [8],
+        "progressive_fraction": 0.7,
+    }
+    params = load(TrainParameters).model_copy(update=changes)
     return Job(params, "cpu", tmp_path, tmp_path, tmp_path, tmp_path / "state", save_every=0)
 
 
@@ -221,7 +220,7 @@ def test_digest_names_params_data_and_code(tmp_path):
     digests = [
         training_digest(params, "cpu", 2, pipeline),
         training_digest(params, "cpu", 1, pipeline),
-        training_digest(replace(params, lr=0.123), "cpu", 2, pipeline),
+        training_digest(params.model_copy(update={"lr": 0.123}), "cpu", 2, pipeline),
     ]
     (tmp_path / "code.py").write_text("2")
     digests.append(training_digest(params, "cpu", 2, pipeline))

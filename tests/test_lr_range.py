@@ -16,9 +16,8 @@ from stages.training.workers import run_workers
 @pytest.fixture
 def job(tmp_path, samples) -> Job:
     save_split(tmp_path / "train.npz", samples)
-    params = replace(
-        load(TrainParameters), depth=20, width=2, batch_size=64, progressive_sizes=[16], workers=1
-    )
+    changes = {"depth": 20, "width": 2, "batch_size": 64, "progressive_sizes": [16], "threads": 1}
+    params = load(TrainParameters).model_copy(update=changes)
     return Job(params, "cpu", tmp_path / "train.npz", 40, tmp_path / "loss.csv")
 
 
@@ -42,7 +41,7 @@ def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(job, worke
 
 
 def test_test_ends_where_the_loss_explodes(job):
-    measure(replace(job, params=replace(job.params, weight_decay=1.0), steps=100))
+    measure(replace(job, params=job.params.model_copy(update={"weight_decay": 1.0}), steps=100))
     table = pd.read_csv(job.table)
     assert len(table) < 100
     assert np.isfinite(table.to_numpy()).all()

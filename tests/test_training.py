@@ -32,22 +32,22 @@ def job(tmp_path, samples, classes) -> Job:
     save_split(tmp_path / "train.npz", samples.take(rows[:400]))
     save_split(tmp_path / "val.npz", samples.take(rows[400:]))
     save_classes(tmp_path / "classes.json", classes)
-    params = replace(
-        load(TrainParameters),
-        depth=20,
-        width=2,
-        epochs=2,
-        batch_size=64,
-        lr=0.05,
-        progressive_sizes=[16],
-        progressive_fraction=0.5,
-        workers=1,
-    )
+    changes = {
+        "depth": 20,
+        "width": 2,
+        "epochs": 2,
+        "batch_size": 64,
+        "lr": 0.05,
+        "progressive_sizes": [16],
+        "progressive_fraction": 0.5,
+        "threads": 1,
+    }
+    params = load(TrainParameters).model_copy(update=changes)
     return Job(params, "cpu", tmp_path, tmp_path, tmp_path, tmp_path / "checkpoint.safetensors")
 
 
 def with_params(job: Job, **changes) -> Job:
-    return replace(job, params=replace(job.params, **changes))
+    return replace(job, params=job.params.model_copy(update=changes))
 
 
 def test_training_writes_model_history_and_timing(job, classes):
@@ -115,7 +115,7 @@ def test_averaged_weights_lag_behind_the_current_ones(job):
 def test_same_params_give_the_same_bytes(job, workers):
     results = []
     for seed in (0, 0, 1):
-        run_workers(train, with_params(job, seed=seed, workers=workers), workers, "cpu")
+        run_workers(train, with_params(job, seed=seed, threads=workers), workers, "cpu")
         results.append(
             (
                 (job.models / "model.safetensors").read_bytes(),
@@ -188,7 +188,8 @@ def test_batch_larger_than_the_data_is_refused(job):
 
 def test_weight_decay_is_on_weights_only():
     network = build_resnet(ResNetConfig(20, 2), seed=0)
-    params = replace(load(TrainParameters), weight_decay=0.5, momentum=0.0, nesterov=False, lr=0.1)
+    changes = {"weight_decay": 0.5, "momentum": 0.0, "nesterov": False, "lr": 0.1}
+    params = load(TrainParameters).model_copy(update=changes)
     optimizer = make_optimizer(network, params)
     before = [weight.numpy() for weight in weights_of(network)]
     (network(paddle.zeros([2, 3, 32, 32])).sum() * 0).backward()

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import time
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,7 +34,7 @@ def training_digest(params: TrainParameters, device: str, workers: int, pipeline
 
     The files are the deps of the stage train in the file `pipeline`.
     """
-    settings = [asdict(params), device, workers, threads_of(workers), paddle.__version__]
+    settings = [params.model_dump(), device, workers, threads_of(workers), paddle.__version__]
     settings += map(version, LIBRARIES)
     digest = hashlib.sha256(json.dumps(settings).encode())
     for name in sorted(read_mapping(pipeline)["stages"]["train"]["deps"]):

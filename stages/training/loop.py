@@ -79,7 +79,11 @@ def train(job: Job) -> None:
         images = params.epochs * trainer.steps * params.batch_size
         temperature = calibrated_temperature(trainer.result(), val.images, val.fine, mean, std)
         save_weights(job.models / "model.safetensors", trainer.result())
-        training = {"images": len(data), "validation_images": len(val), "params": asdict(params)}
+        training = {
+            "images": len(data),
+            "validation_images": len(val),
+            "params": params.model_dump(),
+        }
         save_description(
             job.models / "model.json", network.config, mean, std, temperature, classes, training
         )

@@ -155,7 +155,7 @@ def main() -> None:
     from stages.training.workers import count_workers, run_workers
 
     device = choose_device(params.device)
-    workers = count_workers(params.workers, device, params.batch_size)
+    workers = count_workers(params.threads, device, params.batch_size)
     job = Job(params, device, TRAIN, options.steps, OUTPUT / "loss.csv")
     run_workers(measure, job, workers, device)
     table = pd.read_csv(job.table)

@@ -48,7 +48,8 @@ class Trainer:
         # On GPUs DataParallel averages the gradients, on CPU cores run_step does, which is faster.
         self.data_parallel = worker_count() > 1 and paddle.get_device() != "cpu"
         self.forward = paddle.DataParallel(network) if self.data_parallel else network
-        self.mixed_precision = params.mixed_precision and paddle.get_device() != "cpu"
+        half = params.precision in ("auto", "float16")
+        self.mixed_precision = half and paddle.get_device() != "cpu"
         self.scaler = paddle.amp.GradScaler(enable=self.mixed_precision)
         self.epoch = self.step = 0
         self.sums = paddle.zeros([2])
