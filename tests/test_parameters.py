@@ -337,7 +337,7 @@ OWN_STAGES = {
     "matrix of params": "{matrix: {n: '${own.names}'}, cmd: 'x ${mine}',"
     " params: ['lr_of_${item.n}', '2026']}",
     "templates alone": "{cmd: ['x ${own.names[0]} ${ mine }', '${lr_of_p}'],"
-    " deps: ['${lr_of_q}'], params: ['2026']}",
+    " desc: '${lr_of_q}', params: ['2026']}",
     "templated file": "{vars: [{place: params.yaml}], cmd: x,"
     " params: ['${place}': [own, mine, lr_of_p, lr_of_q, '2026']]}",
     "wildcard": "{cmd: x, params: ['ow*.b', mine, 'lr_of_?', '2026']}",
@@ -415,7 +415,9 @@ def test_unknown_key_far_from_all_others_is_told_where_to_declare_it(params):
 )
 def test_pipeline_file_that_dvc_refuses_is_refused_in_one_line(params, content, reason):
     pipeline = params.path / "dvc.yaml"
-    if content is not None:
+    if content is None:
+        pipeline.unlink()
+    else:
         pipeline.write_bytes(content)
     with pytest.raises(PipelineError) as caught:
         load(TrainParameters, params.path / "params.yaml", pipeline)
