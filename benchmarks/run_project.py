@@ -1,7 +1,6 @@
 """Training speed of this project: `python -m benchmarks.run_project --network resnet18-w32`."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,8 +74,7 @@ def main() -> None:
     from stages.hardware.device import choose_precision, make_reproducible
 
     depth, width = options.network
-    params = replace(
-        load(TrainParameters),
+    params = load(TrainParameters).replace(
         depth=depth,
         width=width,
         stem="cifar",

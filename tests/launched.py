@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def job_in(folder: Path, **changes: Any) -> Job:
         "progressive_sizes": [16],
         "progressive_fraction": 0.5,
     }
-    params = replace(load(TrainParameters), **(values | changes))
+    params = load(TrainParameters).replace(**(values | changes))
     return Job(params, MACHINE, folder, results, results, results / "state", **options)
 
 

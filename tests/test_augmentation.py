@@ -1,7 +1,6 @@
 """Batches gathered on the device, against NumPy on whole images, and against plain pixels."""
 
 import sys
-from dataclasses import replace
 
 import numpy as np
 import paddle
@@ -14,8 +13,8 @@ from stages.training.augmentation import Mix, draw_crops, draw_mix, source_posit
 from stages.training.batches import Batch, DeviceImages, EpochPlan
 from stages.training.group import Alone
 
-PLAIN = replace(
-    load(TrainParameters), batch_size=8, seed=0, crop_padding=0, flip=False, mixup=0.0, cutmix=0.0
+PLAIN = load(TrainParameters).replace(
+    batch_size=8, seed=0, crop_padding=0, flip=False, mixup=0.0, cutmix=0.0
 )
 
 
@@ -98,7 +97,7 @@ def expected_batches(samples, params, epoch):
 )
 def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samples, changes, size):
     """Where images are blended, up to the rounding of float32."""
-    params = replace(PLAIN, seed=3, **changes)
+    params = PLAIN.replace(seed=3, **changes)
     parts = [batches(samples, params, 2, rank, size) for rank in range(size)]
     expected = list(expected_batches(samples, params, 2))
     assert len(parts[0]) == len(expected) == 40 // params.batch_size
@@ -119,7 +118,7 @@ def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samp
 
 
 def test_each_result_is_a_crop_of_the_reflected_image_mirrored_or_not(samples):
-    params = replace(PLAIN, batch_size=40, crop_padding=2, flip=True)
+    params = PLAIN.replace(batch_size=40, crop_padding=2, flip=True)
     (batch,) = batches(samples, params)
     found = batch.images.numpy().transpose(0, 3, 1, 2)
     padded = np.pad(samples.images, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="reflect")
@@ -182,7 +181,7 @@ def test_shares_of_mixed_batches_are_as_asked():
 
 def test_an_epoch_uses_each_image_once_in_an_order_of_its_own(samples):
     orders = [
-        np.concatenate([b.labels.numpy() for b in batches(samples, replace(PLAIN, seed=s), epoch)])
+        np.concatenate([b.labels.numpy() for b in batches(samples, PLAIN.replace(seed=s), epoch)])
         for s, epoch in [(0, 0), (0, 0), (0, 1), (1, 0)]
     ]
     assert all(sorted(order) == list(range(40)) for order in orders)
@@ -192,7 +191,7 @@ def test_an_epoch_uses_each_image_once_in_an_order_of_its_own(samples):
 
 
 def test_an_incomplete_batch_is_left_out(samples):
-    found = batches(samples, replace(PLAIN, batch_size=16))
+    found = batches(samples, PLAIN.replace(batch_size=16))
     assert [batch.labels.size for batch in found] == [16, 16]
 
 
@@ -217,7 +216,7 @@ def uploads(function) -> list[str]:
 
 def test_batches_wait_for_nothing_and_upload_nothing(samples):
     """A stop per step would leave a GPU idle; on a CPU the same calls can be seen."""
-    params = replace(PLAIN, batch_size=2, crop_padding=4, flip=True, mixup=0.4, cutmix=0.4)
+    params = PLAIN.replace(batch_size=2, crop_padding=4, flip=True, mixup=0.4, cutmix=0.4)
     plan = EpochPlan(DeviceImages(samples), params, 0, Alone())
     assert {mix and mix.box is None for mix in plan.mixes} == {None, True, False}
     assert uploads(lambda: [plan.batch(step) for step in range(20)]) == []

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +244,7 @@ def test_digest_names_params_machine_processes_and_libraries(pipeline, monkeypat
     digests = [
         training_digest(params, MACHINE, 1, pipeline),
         training_digest(params, MACHINE, 2, pipeline),
-        training_digest(replace(params, lr=0.123), MACHINE, 1, pipeline),
+        training_digest(params.replace(lr=0.123), MACHINE, 1, pipeline),
         *(training_digest(params, MACHINE | {key: "x"}, 1, pipeline) for key in MACHINE),
     ]
     assert training_digest(params, MACHINE, 1, pipeline) == digests[0]

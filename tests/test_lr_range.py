@@ -1,5 +1,4 @@
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,8 +9,8 @@ from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
 from stages.training.lr_range import MAX_LR, MIN_LR, measure, rates, smoothed, suggest
 
-PARAMS = replace(
-    load(TrainParameters), depth=20, width=2, batch_size=64, progressive_sizes=[16], mixup=0.5
+PARAMS = load(TrainParameters).replace(
+    depth=20, width=2, batch_size=64, progressive_sizes=[16], mixup=0.5
 )
 
 
@@ -30,14 +29,14 @@ def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(samples):
 
 
 def test_test_ends_where_the_loss_explodes(samples):
-    table = measure(replace(PARAMS, weight_decay=1.0), samples, 100, "cpu", "float32")
+    table = measure(PARAMS.replace(weight_decay=1.0), samples, 100, "cpu", "float32")
     assert len(table) < 100
     assert np.isfinite(table.to_numpy()).all()
 
 
 def test_batch_larger_than_the_data_is_refused(samples):
     with pytest.raises(PipelineError, match=r"batch_size: 512 exceeds the 500 training images"):
-        measure(replace(PARAMS, batch_size=512), samples, 5, "cpu", "float32")
+        measure(PARAMS.replace(batch_size=512), samples, 5, "cpu", "float32")
 
 
 def test_suggestion_is_a_third_of_the_rate_with_the_lowest_loss():

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -13,13 +11,12 @@ PROGRESS = np.linspace(0, 1, 1001)
 
 
 def rates(progress, **values) -> list[float]:
-    params = replace(PARAMS, **values)
+    params = PARAMS.replace(**values)
     return [learning_rate(params, share) for share in progress]
 
 
 def sizes(epochs: int, progressive_sizes: list[int], fraction: float) -> list[int]:
-    params = replace(
-        PARAMS,
+    params = PARAMS.replace(
         epochs=epochs,
         progressive_sizes=progressive_sizes,
         progressive_fraction=fraction,
@@ -83,7 +80,7 @@ def test_the_last_epoch_has_the_full_size_however_short_the_training(epochs, fra
 
 def test_time_left_is_weighed_by_the_area_of_the_images():
     """One epoch at 16 pixels is a fifth of a training that has another at 32."""
-    params = replace(PARAMS, epochs=2, progressive_sizes=[16], progressive_fraction=0.5)
+    params = PARAMS.replace(epochs=2, progressive_sizes=[16], progressive_fraction=0.5)
     assert [share_done(params, epochs) for epochs in range(3)] == pytest.approx([0, 0.2, 1])
     row = {"epoch": 1, "lr": 0.1, "image_size": 16}
     row |= dict.fromkeys(("train_loss", "train_top1", "val_loss", "val_top1"), 0.5)

@@ -39,7 +39,7 @@ def job(tmp_path, samples, classes) -> Job:
 
 
 def with_params(job: Job, **changes) -> Job:
-    return replace(job, params=replace(job.params, **changes))
+    return replace(job, params=job.params.replace(**changes))
 
 
 def test_training_writes_model_history_and_timing(job, classes):
@@ -60,7 +60,7 @@ def test_training_writes_model_history_and_timing(job, classes):
     assert {key: described[key] for key in MACHINE if key != "library"} == {
         key: value for key, value in MACHINE.items() if key != "library"
     }
-    assert described["params"] == asdict(job.params)
+    assert described["params"] == job.params.model_dump()
     assert (described["images"], described["validation_images"]) == (400, 100)
 
 
@@ -203,7 +203,7 @@ def test_scale_of_the_loss_changes_no_bit(job):
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_optimizer_of_all_weights_at_once_gives_the_bits_of_one_by_one(nesterov):
     """And these are the update rule: velocity, Nesterov's look ahead, decay of some weights."""
-    params = replace(load(TrainParameters), weight_decay=0.01, momentum=0.9, nesterov=nesterov)
+    params = load(TrainParameters).replace(weight_decay=0.01, momentum=0.9, nesterov=nesterov)
     networks = [build_resnet(ResNetConfig(20, 2), seed=0) for _ in range(3)]
     together = make_optimizer(networks[0], params)
     alone = paddle.optimizer.Momentum(
@@ -241,7 +241,7 @@ def test_optimizer_of_all_weights_at_once_gives_the_bits_of_one_by_one(nesterov)
 
 def test_weight_decay_is_on_weights_only():
     network = build_resnet(ResNetConfig(20, 2), seed=0)
-    params = replace(load(TrainParameters), weight_decay=0.5, momentum=0.0, nesterov=False)
+    params = load(TrainParameters).replace(weight_decay=0.5, momentum=0.0, nesterov=False)
     optimizer = make_optimizer(network, params)
     before = [weight.numpy() for weight in weights_of(network)]
     (network(paddle.zeros([2, 32, 32, 3])).sum() * 0).backward()

@@ -9,7 +9,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def training_digest(
     folders. Raises `PipelineError` if one of them is not there.
     """
     libraries = [paddle.__version__, *map(version, LIBRARIES)]
-    settings = json.dumps([asdict(params), machine, processes, libraries])
+    settings = json.dumps([params.model_dump(), machine, processes, libraries])
     digest = hashlib.sha256(settings.encode())
     for name in sorted(read_mapping(pipeline)["stages"]["train"]["deps"]):
         for path in _files(pipeline.parent / name):

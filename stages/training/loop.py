@@ -135,7 +135,7 @@ def write_results(job: Job, state: TrainingState, val: DeviceImages, images: int
         network,
         temperature,
         classes,
-        training | {"params": asdict(params)},
+        training | {"params": params.model_dump()},
     )
     write_history(job, state)
     shown = params.epochs * state.steps * params.batch_size

@@ -9,7 +9,6 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +58,7 @@ def measure(
     from stages.training.state import TrainingState
     from stages.training.step import train_step
 
-    params = replace(params, mixup=0.0, cutmix=0.0, ema_decay=0.0)
+    params = params.replace(mixup=0.0, cutmix=0.0, ema_decay=0.0)
     state = TrainingState.initial(params, data, device, precision, Alone())
     state.network.train()
     batches = endless_batches(DeviceImages(data), params)
