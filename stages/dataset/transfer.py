@@ -50,11 +50,11 @@ class _Retry(urllib3.Retry):
 
     def increment(self, *args: Any, **kwargs: Any) -> "_Retry":
         following = super().increment(*args, **kwargs)  # raises if there is no further attempt
-        pool, answer = kwargs["_pool"], kwargs.get("response")
-        url = f"{pool.scheme}://{pool.host}"
-        problem = (
-            f"the server answers {answer.status}" if answer else _in_words(kwargs["error"], url)
-        )
+        url = f"{kwargs['_pool'].scheme}://{kwargs['_pool'].host}"
+        if answer := kwargs.get("response"):
+            problem = f"the server answers {answer.status}"
+        else:
+            problem = _in_words(kwargs["error"], url)
         print(f"download: {url}: {problem}; trying again", file=sys.stderr)
         return following
 
