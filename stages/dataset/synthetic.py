@@ -1,4 +1,4 @@
-"""Makes a small synthetic data set in the official format, for the demo and the tests: no network needed.
+"""Makes a small synthetic data set in the official format: the demo and the tests need no network.
 
 100 classes in 20 superclasses: a superclass is a colour on a background pattern, a class adds one
 of five shapes. A small network learns them in a minute.
