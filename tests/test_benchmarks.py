@@ -44,7 +44,7 @@ def project_network(depth: int, width: int) -> ResNet:
     return network
 
 
-@pytest.mark.parametrize("depth", [18, 20])
+@pytest.mark.parametrize("depth", [18, 20, 50])
 def test_stock_network_computes_what_the_projects_does(depth):
     network, stock = project_network(depth, 4), stock_resnet(depth, 4)
     tensors = zip(network.state_dict().values(), stock.state_dict().values(), strict=True)
@@ -56,7 +56,7 @@ def test_stock_network_computes_what_the_projects_does(depth):
 
 
 @needs_torch
-@pytest.mark.parametrize("depth", [18, 20])
+@pytest.mark.parametrize("depth", [18, 20, 50])
 def test_torch_network_computes_what_the_projects_does(depth, tmp_path):
     network = project_network(depth, 4)
     images = paddle.randn([2, 3, 32, 32])
@@ -77,7 +77,8 @@ def test_torch_runner_reports_a_speed():
 
 def test_unknown_networks_are_refused():
     assert depth_and_width("resnet18-w64") == (18, 64)
-    for name in ("resnet50-w64", "resnet18", "vgg16"):
+    assert depth_and_width("resnet50-w64") == (50, 64)
+    for name in ("resnet19-w64", "resnet18", "vgg16"):
         with pytest.raises(ValueError, match=r".+"):
             depth_and_width(name)
 
