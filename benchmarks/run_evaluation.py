@@ -41,7 +41,7 @@ def main() -> None:
         started = time.perf_counter()
         predict_logits(weights, description, images, batch, flip, "cpu")
         seconds = time.perf_counter() - started
-    report(images_per_second=len(images) / seconds)
+    report(images_per_second=len(images) / seconds, precision="float32", threads=processes)
 
 
 if __name__ == "__main__":
