@@ -18,6 +18,7 @@ from stages.network.onednn.library import Activation, Memory, Primitive, Shape
 MAX_SIDE = 8  # of the results that are computed side by side
 MAX_SIDE_FOLDED = 4  # the same without gradients
 ROW = 256  # pixels
+CPU = paddle.CPUPlace()
 GROUPS = (4, 2, 1)  # rows that the images of a batch are divided into, where it can be divided
 
 
@@ -230,4 +231,4 @@ class FoldedConvolution:
 
 def new_tensor(shape: Shape) -> paddle.Tensor:
     """A float32 tensor on the CPU, not initialised; the public function takes twice as long."""
-    return paddle._C_ops.empty(list(shape), paddle.float32, paddle.CPUPlace())
+    return paddle._C_ops.empty(shape, paddle.float32, CPU)

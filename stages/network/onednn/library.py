@@ -124,8 +124,9 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         owner = np.empty(size + ALIGNMENT, np.uint8)
-        start = -owner.ctypes.data % ALIGNMENT
-        self.size, self.address = size, owner.ctypes.data + start
+        address = owner.ctypes.data
+        start = -address % ALIGNMENT
+        self.size, self.address = size, address + start
         self.bytes = owner[start : start + size]
 
 
