@@ -75,10 +75,11 @@ def load_network(description: dict[str, Any], tensors: dict[str, Any]) -> torch.
 def main() -> None:
     """Print both accuracies; exit with 1 if they differ by more than 0.0002."""
     description = json.loads((MODELS / "model.json").read_text(encoding="utf-8"))
-    network = load_network(description["network"], read_safetensors(MODELS / "model.safetensors"))
+    tensors = read_safetensors(MODELS / "model.safetensors")
     mean, std = (
-        torch.tensor(description["input"][key]).reshape(1, 3, 1, 1) for key in ("mean", "std")
+        torch.from_numpy(tensors.pop(name).copy()).reshape(1, 3, 1, 1) for name in ("mean", "std")
     )
+    network = load_network(description["network"], tensors)
     with np.load(TEST, allow_pickle=False) as stored:
         images, labels = torch.from_numpy(stored["images"]), torch.from_numpy(stored["fine"])
     flip = re.search(r"(?m)^eval_flip: true", PARAMS.read_text(encoding="utf-8")) is not None
