@@ -51,13 +51,15 @@ def train(job: Job, group: Group) -> None:
     """
     params = job.params
     device, precision = str(job.machine["device"]), str(job.machine["precision"])
-    data, val_data = (load_split(job.processed / f"{split}.npz") for split in ("train", "val"))
+    data = load_split(job.processed / "train.npz")
     state = TrainingState.initial(params, data, device, precision, group)
-    images, val = DeviceImages(data), DeviceImages(val_data)
+    images, val = DeviceImages(data), DeviceImages(load_split(job.processed / "val.npz"))
+    del data  # its images are on the device now
     checkpoint = Checkpoint(job.checkpoint, job.save_every)
     checkpoint.restore(state, group)
     if group.rank == 0 and state.progress > 0:
-        print(f"train: resuming after epoch {state.epoch}, step {state.step}/{state.steps}")
+        done = f"epoch {state.epoch}, step {state.step}/{state.steps}"
+        print(f"train: resuming after {done}", flush=True)
 
     while state.epoch < params.epochs:
         started, first_step = time.perf_counter(), state.step
@@ -85,7 +87,7 @@ def train(job: Job, group: Group) -> None:
             print(epoch_line(params, row, speed, state.seconds), flush=True)
 
     if group.rank == 0:
-        write_results(job, state, val, len(data))
+        write_results(job, state, val, len(images))
         archive(job.checkpoint)
 
 
