@@ -11,4 +11,3 @@ class RenderParameters:
 
     figure_dpi: int = whole(30, 600)
     gallery_images: int = whole(1, 100)
-    calibration_bins: int = whole(1, 1000)

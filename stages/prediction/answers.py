@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.evaluation.inference import logits_of_batch
-from stages.evaluation.metrics import softmax
+from stages.evaluation.predictions import probabilities_of
 from stages.network.storage import TrainedModel
 
 BATCH = 100
@@ -22,7 +22,7 @@ def answers(model: TrainedModel, images: NDArray[np.uint8], top: int) -> list[li
     found = []
     for start in range(0, len(images), BATCH):
         logits = logits_of_batch(model, images[start : start + BATCH], flip=False)
-        for probabilities in softmax(logits / model.temperature):
+        for probabilities in probabilities_of(logits, model.temperature):
             best = np.argsort(-probabilities, kind="stable")[:top]
             found.append(
                 [

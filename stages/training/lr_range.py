@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from stages.dataset.samples import Samples
 from stages.dataset.splits import load_split
+from stages.evaluation.tables import LR_RANGE, read_table, write_table
 from stages.figures.lr_range import lr_range_figure
 from stages.figures.style import save_figure
 from stages.hardware import cpu
@@ -28,7 +29,6 @@ from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
 from stages.running.errors import PipelineError
-from stages.running.outputs import write_text
 from stages.training.batches import Augmentation, Batch, epoch_batches
 from stages.training.schedule import image_size
 
@@ -94,7 +94,7 @@ def measure(job: Job) -> None:
         finite = [loss for loss in losses if math.isfinite(loss)]
         table = pd.DataFrame({"lr": rates(job.steps)[: len(finite)], "loss": finite})
         table["smoothed_loss"] = smoothed(finite)
-        write_text(job.table, table.to_csv(index=False, lineterminator="\n"))
+        write_table(LR_RANGE, table, job.table.parent)
 
 
 def endless_batches(
@@ -156,9 +156,9 @@ def main() -> None:
 
     device = choose_device(params.device)
     workers = count_workers(params.workers, device, params.batch_size)
-    job = Job(params, device, TRAIN, options.steps, OUTPUT / "loss.csv")
+    job = Job(params, device, TRAIN, options.steps, OUTPUT / LR_RANGE.name)
     run_workers(measure, job, workers, device)
-    table = pd.read_csv(job.table)
+    table = read_table(LR_RANGE, OUTPUT)
     lowest, peak = suggest(table)
     save_figure(lr_range_figure(table, peak), OUTPUT / "loss.png", dpi=110)
     print(f"lr-range: {OUTPUT / 'loss.png'}: the loss is lowest at lr {lowest:g}")
