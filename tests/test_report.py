@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stages.figures.report import COLUMNS, sheet
@@ -164,4 +165,8 @@ def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     bars = page.locator("svg.marks").nth(1).bounding_box()
     assert bars["height"] > 100 * 10  # a line for each class
+    for number, name in ((3, "class_confusion"), (4, "superclass_confusion")):
+        plot = page.locator("svg.marks").nth(number)
+        cells = len(pd.read_csv(workspace.path / f"reports/{name}.csv"))
+        assert plot.locator(".mark-rect.role-mark path").count() == cells
     page.close()

@@ -3,16 +3,18 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
+
+from stages.evaluation.predictions import probabilities_of
 
 CONFIDENT = 0.9  # probability from which a wrong prediction counts as a confident error
 
 
 def losses(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Cross-entropy (N,) of each label in nats, in double precision."""
-    log_probabilities = log_softmax(logits.astype(np.float64), axis=1)
-    cross_entropy: NDArray[np.float64] = -log_probabilities[np.arange(len(labels)), labels]
-    return cross_entropy
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(axis=1, keepdims=True)
+    log_sums = np.log(np.exp(shifted).sum(axis=1))
+    return log_sums - shifted[np.arange(len(labels)), labels]
 
 
 def correct_in_top(
@@ -77,7 +79,7 @@ def scores_per_image(
     actual = coarse_of_fine[labels]
     predicted = np.argmax(logits, axis=1)
     superclasses = np.eye(coarse_of_fine.max() + 1)[coarse_of_fine]
-    summed = softmax(logits.astype(np.float64), axis=1) @ superclasses
+    summed = probabilities_of(logits, 1.0) @ superclasses
     correct = {
         "top1": predicted == labels,
         "top5": correct_in_top(logits, labels, 5),

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
 
 from stages.dataset.samples import CLASSES
 from stages.running.arrays import load_arrays, save_arrays
@@ -48,8 +47,9 @@ class Predictions:
 
 def probabilities_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """Softmax (N, C) of logits (N, C) divided by `temperature`, in double precision."""
-    probabilities: NDArray[np.float64] = softmax((logits / temperature).astype(np.float64), axis=1)
-    return probabilities
+    scaled = (logits / temperature).astype(np.float64)
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:

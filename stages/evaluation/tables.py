@@ -103,7 +103,7 @@ PER_CLASS = Schema(
         "taken_for_images": COUNT,
     },
 )
-CONFUSION = {"actual": TEXT, "predicted": TEXT, "images": POSITIVE_COUNT}
+CONFUSION = {"actual": TEXT, "predicted": TEXT, "images": COUNT}
 CLASS_CONFUSION = Schema("class_confusion.csv", CONFUSION)
 SUPERCLASS_CONFUSION = Schema("superclass_confusion.csv", CONFUSION)
 CONFUSED_PAIRS = Schema(
@@ -192,11 +192,12 @@ def parse_table(schema: Schema, content: bytes, source: str) -> pd.DataFrame:
 
 
 def confusion_table(counts: NDArray[np.int64], names: list[str]) -> pd.DataFrame:
-    """The cells of a confusion matrix (C, C) that are not zero, row by row.
+    """The cells of a confusion matrix (C, C) that are not zero and its diagonal, row by row.
 
-    Columns: actual, predicted (names of classes) and images.
+    Columns: actual, predicted (names of classes) and images. Thanks to the diagonal both columns
+    have all classes, which is what DVC's plot takes its axes from.
     """
-    actual, predicted = np.nonzero(counts)
+    actual, predicted = np.nonzero(counts + np.eye(len(counts), dtype=np.int64))
     labels = np.array(names)
     return pd.DataFrame(
         {

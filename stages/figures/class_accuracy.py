@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from stages.evaluation.tables import readable
 from stages.figures.style import BLUE, GREY, RULES, new_figure
@@ -83,7 +82,13 @@ def spread(
     if not len(centres):
         return centres
     offsets = np.concatenate([[0], np.cumsum((widths[:-1] + widths[1:]) / 2)])
-    starts = isotonic_regression(centres - offsets).x
+    blocks: list[list[float]] = []  # pool-adjacent-violators: overlapping names share a centre
+    for start in centres - offsets:
+        blocks.append([start])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            last = blocks.pop()
+            blocks[-1] += last
+    starts = np.concatenate([np.full(len(block), np.mean(block)) for block in blocks])
     placed: NDArray[np.float64] = offsets + np.clip(
         starts, widths[0] / 2, max(widths[0] / 2, width - offsets[-1] - widths[-1] / 2)
     )

@@ -58,13 +58,12 @@ def pair_examples(
     """Images of both classes of each of the `pairs`: first those taken for the other class."""
     labels, predicted = predictions.labels, predictions.predicted
     figure = new_figure(12, 1.25 * -(-len(pairs) // 2) + 0.5)
-    title = "Most confused pairs: images of both classes, those taken for the other first"
+    title = "Most confused pairs, and how many images of each class were taken for the other"
     figure.suptitle(title, fontweight="bold")
     for part, pair in zip(_parts(figure, len(pairs)), pairs.to_dict("records"), strict=False):
         a, b = names.index(pair["class_a"]), names.index(pair["class_b"])
         part.suptitle(
-            f"{readable(names[a])} → {readable(names[b])}: {pair['a_as_b']}, "
-            f"{readable(names[b])} → {readable(names[a])}: {pair['b_as_a']}",
+            f"{readable(names[a])} ({pair['a_as_b']}) / {readable(names[b])} ({pair['b_as_a']})",
             fontsize=9,
         )
         shown = [
