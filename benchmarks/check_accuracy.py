@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.runner import BOTTLENECK_DEPTHS
 from benchmarks.torch_resnet import torch_resnet
 
 MODELS = Path("models")
@@ -25,7 +26,6 @@ BATCH = 250
 
 NAMES = (
     (r"^stem\.", ""),
-    (r"last_norm", "norm2"),
     (r"shortcut", "downsample"),
     (r"\._mean$", ".running_mean"),
     (r"\._variance$", ".running_var"),
@@ -48,7 +48,8 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
 
 def load_network(description: dict[str, Any], tensors: dict[str, Any]) -> torch.nn.Module:
     """The network in PyTorch, with the weights under PyTorch's names."""
-    network = torch_resnet(description["depth"], description["width"])
+    depth = description["depth"]
+    network = torch_resnet(depth, description["width"])
     blocks: dict[str, int] = {}
     state = {}
     for name in sorted(tensors, key=lambda name: [int(n) for n in re.findall(r"\d+", name)[:2]]):
@@ -57,6 +58,7 @@ def load_network(description: dict[str, Any], tensors: dict[str, Any]) -> torch.
         if block:
             number = 3 + blocks.setdefault(block[1], len(blocks))
             renamed = renamed.replace(block[0], str(number))
+        renamed = renamed.replace("last_norm", "norm3" if depth in BOTTLENECK_DEPTHS else "norm2")
         for pattern, replacement in NAMES:
             renamed = re.sub(pattern, replacement, renamed)
         if name.startswith("classifier"):

@@ -1,7 +1,7 @@
 """Time of a training step whose values are degenerate: `python -m benchmarks.degenerate_values`.
 
 Processors may take a slow path for denormal numbers, which are too small for full precision. One
-process on one core; the cases take turns.
+thread; the cases take turns.
 """
 
 import argparse
@@ -10,10 +10,10 @@ import time
 import numpy as np
 import pandas as pd
 
-from benchmarks.runner import depth_and_width, positive, random_inputs
+from benchmarks.runner import depth_and_width, positive, random_images
 from stages.hardware import cpu
 
-IMAGES = 48  # a worker's share of a batch
+IMAGES = 96
 DENORMAL = 1e-39  # float32 has full precision from 1.2e-38
 LOSS_SCALE = 1e-38  # makes the gradients of the network denormal, and few of them zero
 CASES = ("ordinary", "zero variance", "denormal maps", "denormal gradients")
@@ -25,8 +25,7 @@ class Step:
     def __init__(self, case: str, depth: int, width: int) -> None:
         import paddle
 
-        from stages.network.batch_norm import BatchNorm
-        from stages.network.convolution import Convolution
+        from stages.network.layers import BatchNorm, Convolution
         from stages.network.resnet import ResNetConfig, build_resnet, weights_of
 
         self.network = build_resnet(ResNetConfig(depth, width), seed=0)
@@ -39,8 +38,9 @@ class Step:
                 layer.bias.set_value(paddle.full_like(layer.bias, DENORMAL))
         self.scale = LOSS_SCALE if case == "denormal gradients" else 1.0
         self.optimizer = paddle.optimizer.Momentum(0.0, parameters=weights_of(self.network))
-        images, labels = random_inputs(IMAGES)
-        self.images, self.labels = paddle.to_tensor(images), paddle.to_tensor(labels)
+        images, labels = random_images(IMAGES)
+        self.images = paddle.to_tensor(images.transpose(0, 2, 3, 1))
+        self.labels = paddle.to_tensor(labels)
 
     def backward(self) -> None:
         """Compute the gradients."""

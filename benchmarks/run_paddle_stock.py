@@ -1,8 +1,10 @@
 """Training speed of Paddle as installed: `python -m benchmarks.run_paddle_stock --network …`.
 
 `paddle.Model.fit` in the dynamic graph, one process, no setting of threads, BLAS or allocator.
+Paddle's flags can come from the environment: `FLAGS_use_onednn=True python -m …`.
 """
 
+import os
 import time
 
 import numpy as np
@@ -66,7 +68,13 @@ def main() -> None:
     images = ReadyImages((options.warmup + options.steps) * BATCH_SIZE)
     model.fit(images, batch_size=BATCH_SIZE, epochs=1, verbose=0, callbacks=[clock])
     seconds = clock.ends[-1] - clock.ends[options.warmup - 1]
-    report(images_per_second=options.steps * BATCH_SIZE / seconds)
+    report(
+        images_per_second=options.steps * BATCH_SIZE / seconds,
+        precision="float32",
+        threads=int(os.environ["OMP_NUM_THREADS"]),  # Paddle sets it to 1 when it is imported
+        onednn=paddle.get_flags("FLAGS_use_onednn")["FLAGS_use_onednn"],
+        paddle=paddle.__version__,
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 """Training speed of this project: `python -m benchmarks.run_project --network resnet18-w32`."""
 
-import json
-import tempfile
 import time
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from benchmarks.runner import (
     BATCH_SIZE,
     LEARNING_RATE,
     MOMENTUM,
     WEIGHT_DECAY,
+    positive,
     random_images,
     report,
     runner_options,
 )
+from stages.dataset.samples import Samples
 from stages.hardware import cpu
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
@@ -23,44 +24,26 @@ DEVICE = "cpu"
 IMAGES = 48_000  # as many as the training split has, so that the memory is that of a real training
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a training process needs to know; the first one writes its result as a file."""
+def measure(params: TrainParameters, precision: str, warmup: int, steps: int) -> float:
+    """Images per second of so many steps after the warm-up: batches, augmentation, update."""
+    from stages.training.batches import DeviceImages, EpochPlan
+    from stages.training.group import Alone
+    from stages.training.state import TrainingState
+    from stages.training.step import train_step
 
-    params: TrainParameters
-    warmup: int
-    steps: int
-    result: Path
-
-
-def measure(job: Job) -> None:
-    """Time an epoch of `job.steps` steps in the project's own loop; runs in every worker.
-
-    What an epoch does at its end, such as the exchange of batch-norm statistics, is counted, and
-    weighs more here than in the hundreds of steps of a real epoch.
-    """
-    import paddle
-
-    from stages.hardware.device import make_reproducible
-    from stages.training.trainer import Trainer, initial_network
-    from stages.training.workers import total, worker_count, worker_rank
-
-    params = job.params
-    paddle.set_device(DEVICE)
-    make_reproducible()
     images, labels = random_images(IMAGES)
-    network, mean, std = initial_network(params, images)
-    warm, timed = job.warmup * BATCH_SIZE, job.steps * BATCH_SIZE
-    trainer = Trainer(params, network, mean, std, timed)
-    trainer.run_epoch(images[:warm], labels[:warm])
-    started = time.perf_counter()  # all workers are here: an epoch ends with sums over them
-    trainer.run_epoch(images[:timed], labels[:timed])
-    seconds = time.perf_counter() - started
-    (memory,) = total([peak_memory()])
-    if worker_rank() == 0:
-        result = {"images_per_second": timed / seconds, "peak_memory_mib": memory}
-        result |= {"workers": worker_count(), "paddle": paddle.__version__}
-        job.result.write_text(json.dumps(result), encoding="utf-8")
+    names = np.array([b""] * IMAGES)
+    data = Samples(images, labels, np.zeros(IMAGES, np.int64), names)
+    state = TrainingState.initial(params, data, DEVICE, precision, Alone())
+    plan = EpochPlan(DeviceImages(data), params, 0, Alone())
+    state.network.train()
+    for step in range(warmup + steps):
+        if step == warmup:
+            float(state.sums[0])  # waits for the device
+            started = time.perf_counter()
+        state.add(*train_step(state, plan.batch(step), params.lr, Alone()))
+    state.running_loss(params.lr)
+    return steps * params.batch_size / (time.perf_counter() - started)
 
 
 def peak_memory() -> float:
@@ -72,20 +55,29 @@ def peak_memory() -> float:
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
 
 
+def auto_or_positive(text: str) -> int | str:
+    """`auto`, or a count of at least one; `ValueError` for anything else."""
+    return text if text == "auto" else positive(text)
+
+
 def main() -> None:
     """Train with the params of params.yaml, but the benchmark's network, batch and optimizer."""
-    options = runner_options(__doc__).parse_args()
-    cpu.prepare(threads=1)
+    parser = runner_options(__doc__)
+    parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
+    parser.add_argument("--threads", type=auto_or_positive, default="auto", help="auto or a number")
+    options = parser.parse_args()
+    threads = cpu.choose_threads(options.threads)
+    cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from stages.training.workers import count_workers, run_workers
+    import paddle
+
+    from stages.hardware.device import choose_precision, make_reproducible
 
     depth, width = options.network
-    params = replace(
-        load(TrainParameters),
+    params = load(TrainParameters).replace(
         depth=depth,
         width=width,
         stem="cifar",
-        epochs=2,  # the first is the warm-up
         batch_size=BATCH_SIZE,
         lr=LEARNING_RATE,
         momentum=MOMENTUM,
@@ -93,14 +85,16 @@ def main() -> None:
         weight_decay=WEIGHT_DECAY,
         progressive_sizes=[],
     )
-    workers = count_workers(params.workers, DEVICE, BATCH_SIZE)
-    with tempfile.TemporaryDirectory() as folder:
-        job = Job(params, options.warmup, options.steps, Path(folder) / "result.json")
-        run_workers(measure, job, workers, DEVICE)
-        result = json.loads(job.result.read_text(encoding="utf-8"))
-    if workers > 1:
-        result["peak_memory_mib"] += peak_memory()
-    report(**result)
+    precision = choose_precision(options.precision, DEVICE)
+    make_reproducible()
+    speed = measure(params, precision, options.warmup, options.steps)
+    report(
+        images_per_second=speed,
+        peak_memory_mib=peak_memory(),
+        precision=precision,
+        threads=threads,
+        paddle=paddle.__version__,
+    )
 
 
 if __name__ == "__main__":

@@ -24,8 +24,11 @@ def main() -> None:
     """Time steps on all cores with images that are ready in memory."""
     parser = runner_options(__doc__)
     parser.add_argument("--layout", choices=LAYOUTS, default="eager")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--compile", action="store_true", help="under torch.compile; needs g++")
     options = parser.parse_args()
-    torch.set_num_threads(len(cpu.available_cores()))
+    threads = len(cpu.available_cores())
+    torch.set_num_threads(threads)
     layout = LAYOUTS[options.layout]
     network = torch_resnet(*options.network).to(memory_format=layout)
     optimizer = torch.optim.SGD(
@@ -35,18 +38,22 @@ def main() -> None:
         nesterov=True,
         weight_decay=WEIGHT_DECAY,
     )
+    forward = torch.compile(network) if options.compile else network
     images, labels = map(torch.from_numpy, random_inputs(BATCH_SIZE))
     images = images.to(memory_format=layout)
     for step in range(options.warmup + options.steps):
-        if step == options.warmup:
+        if step == options.warmup:  # by now everything is compiled
             started = time.perf_counter()
-        loss = F.cross_entropy(network(images), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.precision == "bfloat16"):
+            loss = F.cross_entropy(forward(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     seconds = time.perf_counter() - started
     report(
         images_per_second=options.steps * BATCH_SIZE / seconds,
+        precision=options.precision,
+        threads=threads,
         torch=torch.__version__,
     )
 

@@ -11,7 +11,8 @@ BATCH_SIZE = 128  # in all, however many processes share it
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.01, 0.9, 5e-4  # Nesterov
 CLASSES = 100
 
-BLOCKS_PER_GROUP = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 20: (3, 3, 3)}  # of two 3×3 convolutions
+BLOCKS_PER_GROUP = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 20: (3, 3, 3)}
+BOTTLENECK_DEPTHS = (50,)  # the others' blocks have two 3×3 convolutions
 
 
 def runner_options(description: str | None) -> argparse.ArgumentParser:

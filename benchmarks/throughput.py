@@ -6,8 +6,9 @@ Prints a table and writes benchmarks/results.json; README.md beside this file sa
 import argparse
 import datetime
 import json
-import os
+import math
 import platform
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import pandas as pd
 
+from benchmarks.machine import cpu_model, instruction_set, memory_gib
+from benchmarks.runner import BATCH_SIZE
 from benchmarks.stage_seconds import stage_seconds
 from benchmarks.workspace import run
 from stages.hardware import cpu
@@ -25,47 +28,66 @@ from stages.running.outputs import write_text
 RESULTS = Path("benchmarks/results.json")
 TORCH_PYTHON = Path(".venv-bench/bin/python")
 
-# Timed in each repetition, about ten seconds on two cores. Stock Paddle's steps take so long that a
-# quarter of them is enough.
-STEPS = {"resnet20-w16": 30, "resnet18-w32": 20, "resnet18-w64": 6}
-STOCK_SHARE, FEWEST = 4, 3
-WARMUP = 2
-REPORTED = ("paddle", "torch", "workers")  # by the runners, of themselves
-
 PADDLE = [sys.executable, "-m"]
+STOCK = [*PADDLE, "benchmarks.run_paddle_stock"]
+PROJECT = [*PADDLE, "benchmarks.run_project"]
 PYTORCH = [str(TORCH_PYTHON), "-m", "benchmarks.run_pytorch"]
+BFLOAT16 = [*PYTORCH, "--layout=channels-last", "--precision=bfloat16"]
 RUNNERS = {
-    "project": [*PADDLE, "benchmarks.run_project"],
-    "paddle-stock": [*PADDLE, "benchmarks.run_paddle_stock"],
+    "project": [*PROJECT, "--precision=auto", "--threads=auto"],
+    "project-float32": [*PROJECT, "--precision=float32", "--threads=auto"],
+    "project-one-thread": [*PROJECT, "--precision=auto", "--threads=1"],
+    "paddle-stock": STOCK,
+    "paddle-onednn": ["env", "FLAGS_use_onednn=True", *STOCK],
     "pytorch-eager": [*PYTORCH, "--layout=eager"],
     "pytorch-channels-last": [*PYTORCH, "--layout=channels-last"],
+    "pytorch-channels-last-bfloat16": BFLOAT16,
+    "pytorch-compiled-bfloat16": [*BFLOAT16, "--compile"],
     "evaluation": [*PADDLE, "benchmarks.run_evaluation"],
 }
+
+# Timed in each repetition: about five seconds of the fastest runner on two cores with AMX. A slower
+# runner takes a share of these steps.
+STEPS = {"resnet20-w16": 60, "resnet18-w32": 30, "resnet18-w64": 12, "resnet50-w64": 6}
+SHARES = {
+    "project-float32": 0.25,
+    "paddle-stock": 0.1,
+    "paddle-onednn": 0.1,
+    "pytorch-eager": 0.25,
+    "pytorch-channels-last": 0.25,
+    "evaluation": 0.25,
+}
+WARMUP = 2  # one for a runner with the smallest share
+MAX_SECONDS = 25  # of steps: a runner that takes longer is not repeated on that network
+LEFT_OUT = {("resnet50-w64", "paddle-onednn")}  # minutes, to say the same as on the others
 
 
 def main() -> None:
     """Time the stages, then every runner on every network, in turn, several times."""
     options = parse_options()
-    warmup = 1 if options.quick else WARMUP
     if not TORCH_PYTHON.is_file() and any("pytorch" in runner for runner in options.runners):
         raise PipelineError(f"{TORCH_PYTHON}: not found; `make .venv-bench/ready` creates it")
     stages = {} if options.quick else stage_seconds()  # first: what can fail is not at the end
+    turns = [(network, runner) for network in options.networks for runner in options.runners]
+    turns = [turn for turn in turns if turn not in LEFT_OUT]
     measurements: list[dict[str, Any]] = []
     for repetition in range(options.repetitions):
-        for network in options.networks:
-            for runner in options.runners:
-                steps = STEPS[network]
-                if runner == "paddle-stock":
-                    steps = max(FEWEST, steps // STOCK_SHARE)
-                steps = 2 if options.quick else steps
-                count = [f"--network={network}", f"--steps={steps}", f"--warmup={warmup}"]
-                result = json.loads(run([*RUNNERS[runner], *count]).splitlines()[-1])
-                measurements.append({"network": network, "runner": runner, **result})
-                print(
-                    f"{repetition + 1}/{options.repetitions}  {network}  {runner}: "
-                    f"{result['images_per_second']:,.1f} images/s",
-                    flush=True,
-                )
+        repeated = []
+        for network, runner in turns:
+            steps, warmup = (2, 1) if options.quick else steps_of(network, runner)
+            result = measure(network, runner, steps, warmup)
+            if result is None:
+                continue
+            speed = result["images_per_second"]
+            measurements.append({"network": network, "runner": runner, **result})
+            print(
+                f"{repetition + 1}/{options.repetitions}  {network}  {runner}: "
+                f"{speed:,.1f} images/s",
+                flush=True,
+            )
+            if (warmup + steps) * BATCH_SIZE / speed <= MAX_SECONDS:
+                repeated.append((network, runner))
+        turns = repeated
     conditions = machine(measurements) | {"repetitions": options.repetitions}
     results = summarise(measurements, conditions, stages)
     print(f"\nImages per second\n{to_text(results)}")
@@ -76,7 +98,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     """The command line; only all runners on all networks go to results.json by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS))
     parser.add_argument("--output", type=Path, help=f"default: {RESULTS}, if all is measured")
@@ -90,35 +112,70 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
+def steps_of(network: str, runner: str) -> tuple[int, int]:
+    """How many steps of a runner are timed, and how many come before those."""
+    share = SHARES.get(runner, 1.0)
+    return math.ceil(STEPS[network] * share), 1 if share == min(SHARES.values()) else WARMUP
+
+
+def measure(network: str, runner: str, steps: int, warmup: int) -> dict[str, Any] | None:
+    """Start a runner once; return what it reports, or None if torch.compile does not work here."""
+    command = [*RUNNERS[runner], f"--network={network}", f"--steps={steps}", f"--warmup={warmup}"]
+    try:
+        result: dict[str, Any] = json.loads(run(command).splitlines()[-1])
+    except PipelineError:
+        if "--compile" not in command:
+            raise
+        print(
+            f"{network}  {runner} left out: torch.compile failed; it needs g++, and tells its "
+            f"reason to `{shlex.join(command)}`",
+            file=sys.stderr,
+        )
+        return None
+    return result
+
+
 def summarise(
     measurements: list[dict[str, Any]], machine: dict[str, Any], stages: dict[str, float]
 ) -> dict[str, Any]:
     """The content of results.json.
 
-    measurements: one per run, with network, runner, images_per_second and, for the project,
-    peak_memory_mib. stages: seconds of each.
+    measurements: one per run, with network, runner, images_per_second, precision, threads and, for
+    the project, peak_memory_mib. stages: seconds of each. The ratios are of medians: how many times
+    as fast as each other runner the runner `project` is.
     """
-    speeds: dict[tuple[str, str], list[float]] = {}
-    memory: dict[str, int] = {}
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for measured in measurements:
-        network, runner = measured["network"], measured["runner"]
-        speeds.setdefault((network, runner), []).append(measured["images_per_second"])
-        if "peak_memory_mib" in measured:
-            memory[network] = max(memory.get(network, 0), round(measured["peak_memory_mib"]))
+        runs.setdefault((measured["network"], measured["runner"]), []).append(measured)
     rows = [
-        {"network": network, "runner": runner, "images_per_second": spread(values)}
-        for (network, runner), values in speeds.items()
+        {
+            "network": network,
+            "runner": runner,
+            "images_per_second": spread([run["images_per_second"] for run in group]),
+            "precision": group[0]["precision"],
+            "threads": group[0]["threads"],
+            "repetitions": len(group),
+        }
+        for (network, runner), group in runs.items()
     ]
+    throughput = [row for row in rows if row["runner"] != "evaluation"]
     return {
         "machine": machine,
-        "throughput": [row for row in rows if row["runner"] != "evaluation"],
+        "throughput": throughput,
+        "ratios": ratios(throughput),
         "stages": stages,
         "evaluation": {
-            row["network"]: {"images_per_second": row["images_per_second"]}
+            row["network"]: {
+                name: value for name, value in row.items() if name not in ("network", "runner")
+            }
             for row in rows
             if row["runner"] == "evaluation"
         },
-        "peak_memory_mib": memory,
+        "peak_memory_mib": {
+            network: round(max(run["peak_memory_mib"] for run in group))
+            for (network, runner), group in runs.items()
+            if runner == "project"
+        },
     }
 
 
@@ -128,44 +185,44 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in measures.items()}
 
 
+def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """By network and runner: the project's median divided by the runner's."""
+    medians = {(row["network"], row["runner"]): row["images_per_second"]["median"] for row in rows}
+    found: dict[str, dict[str, float]] = {}
+    for (network, runner), median in medians.items():
+        if runner != "project" and (network, "project") in medians:
+            ratio = round(medians[network, "project"] / median, 2)
+            found.setdefault(network, {})[runner] = ratio
+    return found
+
+
 def to_text(results: dict[str, Any]) -> str:
-    """The table for a terminal: training runs with how many times faster the project is."""
-    rows = [row | row["images_per_second"] for row in results["throughput"]]
+    """The table for a terminal: training runs with how many times as fast the project is."""
+    rows = [dict(row) for row in results["throughput"]]
+    for row in rows:
+        ratio = results["ratios"].get(row["network"], {}).get(row["runner"])
+        row["project is"] = "" if ratio is None else f"{ratio:.2f}×"
     rows += [
-        {"network": network, "runner": "project, evaluation", **value["images_per_second"]}
+        {"network": network, "runner": "project, evaluation", "project is": "", **value}
         for network, value in results["evaluation"].items()
     ]
-    table = pd.DataFrame(rows)
-    project = table[table["runner"] == "project"].set_index("network")["median"]
-    table["project is"] = (table["network"].map(project) / table["median"]).map("{:.2f}×".format)
-    table.loc[table["runner"].str.startswith("project"), "project is"] = ""
-    table.loc[~table["network"].isin(project.index), "project is"] = ""
-    columns = ["network", "runner", "min", "median", "max", "project is"]
+    table = pd.DataFrame([row | row["images_per_second"] for row in rows])
+    columns = ["network", "runner", "precision", "threads", "min", "median", "max", "project is"]
     return table[columns].to_string(index=False, float_format="{:,.1f}".format)
 
 
 def machine(measurements: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the numbers depend on; the runners say their frameworks' versions and processes."""
+    """What the numbers depend on; the runners say their frameworks' versions."""
     return {
-        "cpu": cpu_model(Path("/proc/cpuinfo")),
+        "cpu": cpu_model(),
+        "instruction_set": instruction_set(),
         "cores": len(cpu.available_cores()),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": round(memory_gib(), 1),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        **{name: m[name] for m in measurements for name in REPORTED if name in m},
+        **{name: m[name] for m in measurements for name in ("paddle", "torch") if name in m},
         "date": datetime.date.today().isoformat(),
     }
-
-
-def cpu_model(cpuinfo: Path) -> str:
-    """The processor's name, with family and model number, as virtual machines shorten the name."""
-    try:
-        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    fields = {key.strip(): value.strip() for key, _, value in (s.partition(":") for s in lines)}
-    name = fields.get("model name", platform.machine())
-    return f"{name} (family {fields.get('cpu family', '?')}, model {fields.get('model', '?')})"
 
 
 if __name__ == "__main__":

@@ -6,10 +6,8 @@ benchmarks/time_to_accuracy.csv and .png; README.md beside this file says what i
 
 import argparse
 import json
-import re
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import matplotlib
@@ -17,7 +15,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import NDArray
 
 from benchmarks.runner import BLOCKS_PER_GROUP
 from benchmarks.workspace import copy_pipeline, lines_of, set_params
@@ -35,7 +32,6 @@ PROCESSED = Path("data/processed")
 TORCH_PYTHON = Path(".venv-bench/bin/python")
 SPLITS = ("train", "val", "test")
 QUICK_IMAGES = 1280  # of each split
-EPOCH = re.compile(r"epoch +\d+/\d+ .* ([\d.]+) min,")  # the line of the stage train
 
 
 def main() -> None:
@@ -50,13 +46,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         prepare(workspace, options.quick)
-        if options.log:
-            project = curve(Path(), finished_minutes(options.log, Path("reports/timing.json")))
-        else:
-            project = train_project(workspace)
+        if not options.from_reports:
+            list(lines_of([sys.executable, "-m", "stages.train"], workspace))
+            list(lines_of([sys.executable, "-m", "stages.evaluate"], workspace))
+        project = curve(Path("reports") if options.from_reports else workspace / "reports")
         peer = train_peer(workspace, params, 60 * project["minutes"].max())
     table = pd.concat([project.assign(runner="project"), peer.assign(runner="pytorch-cifar100")])
-    table = table[["runner", "epoch", "minutes", "split", "top1"]]
+    table = table[["runner", "epoch", "minutes", "split", "top1", "precision"]]
     print(table.to_string(index=False))
     if options.output:
         csv = table.to_csv(index=False, lineterminator="\n", float_format="%.4f")
@@ -71,9 +67,9 @@ def parse_options() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, help=f"a folder; default: {OUTPUT}")
     parser.add_argument(
-        "--log",
-        type=Path,
-        help="what `make repro` printed in this folder: its training is not done once more",
+        "--from-reports",
+        action="store_true",
+        help="take the project's half from reports/, as `make repro` left them on this machine",
     )
     parser.add_argument(
         "--quick", action="store_true", help="two epochs of few images, to try it out"
@@ -100,57 +96,28 @@ def prepare(workspace: Path, quick: bool) -> None:
         set_params(workspace, epochs=2)
 
 
-def train_project(workspace: Path) -> pd.DataFrame:
-    """Run the stages train and evaluate; return epoch, minutes, split and top1.
+def curve(reports: Path) -> pd.DataFrame:
+    """Epoch, minutes, split, top1 and precision of the training that wrote the folder `reports`.
 
-    The minutes are those of the stage's own clock, on which validation counts: the last epoch ends
-    at the `train_seconds` of timing.json, and the others as much earlier as their lines appeared.
+    The minutes are those of the stage's own clock, on which validation counts.
     """
-    ends = [
-        time.perf_counter()
-        for line in lines_of([sys.executable, "-m", "stages.train"], workspace)
-        if EPOCH.match(line)
-    ]
-    list(lines_of([sys.executable, "-m", "stages.evaluate"], workspace))
-    seconds = json.loads((workspace / "reports/timing.json").read_text())["train_seconds"]
-    return curve(workspace, (seconds - ends[-1] + np.array(ends)) / 60)
-
-
-def finished_minutes(log: Path, timing: Path) -> NDArray[np.float64]:
-    """The minutes at which epochs ended: the last from `timing`, the others to a tenth from `log`.
-
-    Raises `PipelineError` if the last line of the stage train in `log` says another time.
-    """
-    matches = map(EPOCH.match, log.read_text(encoding="utf-8").splitlines())
-    minutes = [float(match[1]) for match in matches if match]
-    whole = json.loads(timing.read_text(encoding="utf-8"))["train_seconds"] / 60
-    if not minutes or abs(minutes[-1] - whole) > 0.1:
-        raise PipelineError(
-            f"{log}: no training of {whole:.1f} minutes, as {timing} says; "
-            "give the log of the training that wrote it"
-        )
-    return np.array([*minutes[:-1], whole])
-
-
-def curve(workspace: Path, minutes: NDArray[np.float64]) -> pd.DataFrame:
-    """Columns epoch, minutes, split and top1 of the results in `workspace`.
-
-    Raises `PipelineError` if these are not of as many epochs as there are `minutes`.
-    """
-    history = pd.read_csv(workspace / "reports/history.csv")
-    metrics = json.loads((workspace / "reports/metrics.json").read_text())
-    if len(minutes) != len(history):
-        raise PipelineError(
-            f"{len(minutes)} epochs in the log, {len(history)} in reports/history.csv; "
-            "give the log of the training that wrote it"
-        )
-    val = pd.DataFrame({"epoch": history["epoch"], "minutes": minutes, "top1": history["val_top1"]})
-    test = val.tail(1).assign(split="test", top1=metrics["top1"])
-    return pd.concat([val.assign(split="val"), test])
+    timing = json.loads((reports / "timing.json").read_text(encoding="utf-8"))
+    metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
+    history = pd.read_csv(reports / "history.csv")
+    val = pd.DataFrame(
+        {
+            "epoch": history["epoch"],
+            "minutes": np.array(timing["epoch_seconds"]) / 60,
+            "split": "val",
+            "top1": history["val_top1"],
+            "precision": timing["precision"],
+        }
+    )
+    return pd.concat([val, val.tail(1).assign(split="test", top1=metrics["top1"])])
 
 
 def train_peer(workspace: Path, params: TrainParameters, seconds: float) -> pd.DataFrame:
-    """Train the peer for `seconds`; return epoch, minutes, split and top1."""
+    """Train the peer for `seconds`; return epoch, minutes, split, top1 and precision."""
     output = workspace / "peer.csv"
     command = [str(TORCH_PYTHON), "-m", "benchmarks.run_peer"]
     command += [f"--data={workspace / PROCESSED}", f"--seconds={seconds}", f"--output={output}"]
@@ -164,11 +131,15 @@ def plot(table: pd.DataFrame) -> Figure:
     """Validation top-1 over the minutes as a line, and a star for the test split at the end."""
     figure = new_figure(7, 4.2)
     axes = figure.subplots()
-    names = {"project": "this project", "pytorch-cifar100": "PyTorch, pytorch-cifar100's recipe"}
+    names = {
+        "project": "this project",
+        "pytorch-cifar100": "PyTorch with pytorch-cifar100's recipe",
+    }
     for (runner, name), color in zip(names.items(), (BLUE, ORANGE), strict=True):
         rows = table[table["runner"] == runner]
         val, test = rows[rows["split"] == "val"], rows[rows["split"] == "test"]
-        label = f"{name}: {test['top1'].iloc[-1]:.1%} on the test images"
+        precision, top1 = test["precision"].iloc[-1], test["top1"].iloc[-1]
+        label = f"{name}, {precision}: {top1:.1%} on the test images"
         axes.plot(val["minutes"], val["top1"], color=color, marker="o", markersize=3.5, label=label)
         axes.plot(test["minutes"], test["top1"], color=color, marker="*", markersize=13)
     axes.set_title("Top-1 accuracy over the time of training")

@@ -22,6 +22,7 @@ TUNING = (
     "FLAGS_",
     "DNNL_",
     "ONEDNN_",
+    "TORCH",
     "LD_PRELOAD",
 )
 

@@ -20,7 +20,7 @@ def main() -> None:
     if params.dataset == "synthetic":
         with replacing(ARCHIVE) as temporary:
             write_synthetic_archive(temporary)
-        print(f"download: {ARCHIVE}: drawn by this program")
+        print(f"download: {ARCHIVE}: synthetic")
         return
 
     def check(path: Path) -> str:

@@ -23,8 +23,10 @@ FINISHED = Path(".checkpoints/finished")  # last states of trainings
 def main() -> None:
     """Write data/predictions/test.npz, and metrics.json and the tables of scores to reports/."""
     params = load(EvaluateParameters)
-    cpu.prepare(threads=1)
+    cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    import paddle
+
     from stages.evaluation.inference import predict_logits
     from stages.hardware.device import choose_device, make_reproducible
     from stages.network.storage import load_model
@@ -35,16 +37,10 @@ def main() -> None:
     test = load_split(PROCESSED / "test.npz")
     classes = load_classes(PROCESSED / "classes.json")
     weights, description = MODELS / "model.safetensors", MODELS / "model.json"
-    temperature = load_model(weights, description).temperature
-    logits = predict_logits(
-        weights,
-        description,
-        test.images,
-        params.eval_batch_size,
-        params.eval_flip,
-        choose_device(params.device),
-    )
-    predictions = Predictions(logits, test.fine, temperature)
+    paddle.set_device(choose_device(params.device))
+    model = load_model(weights, description)
+    logits = predict_logits(model, test.images, params.eval_batch_size, params.eval_flip)
+    predictions = Predictions(logits, test.fine, model.temperature)
     scores = score(predictions, classes, params.calibration_bins)
     save_predictions(PREDICTIONS, predictions)
     write_scores(scores, REPORTS)

@@ -38,14 +38,11 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Print the classes of each picture; one line on standard error for each that is unreadable."""
     options = parse_options()
-    cpu.prepare(threads=1)
+    cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    import paddle
-
     from stages.network.storage import load_model
     from stages.prediction.answers import answers, as_blocks, as_lines
 
-    paddle.base.core.set_num_threads(len(cpu.available_cores()))
     model = load_model(options.models / "model.safetensors", options.models / "model.json")
     images, unreadable = {}, 0
     for name in picture_files(options.pictures):

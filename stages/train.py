@@ -1,7 +1,7 @@
 """Stage 3: train the configured ResNet and write the model, its summary and the history.
 
-A training that was killed goes on from its last checkpoint when the stage is started again. The
-last one of all stays until the stage evaluate: by then DVC has recorded the results.
+A training that was killed resumes from its last checkpoint when the stage is started again. The
+final checkpoint is kept until the stage evaluate starts: only then has DVC recorded the results.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from stages.hardware import cpu
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
-from stages.running.outputs import check_writable, write_text
+from stages.running.outputs import check_writable, write_csv
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
@@ -22,30 +22,40 @@ PIPELINE = Path("dvc.yaml")
 def main() -> None:
     """Write models/model.{safetensors,json}, summary.csv, reports/history.csv and timing.json."""
     params = load(TrainParameters)
-    cpu.prepare(threads=1)
+    threads = cpu.choose_threads(params.threads)
+    cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from stages.hardware.device import choose_device
+    from stages.hardware.device import (
+        choose_device,
+        choose_precision,
+        describe,
+        make_reproducible,
+    )
     from stages.network.resnet import ResNet, ResNetConfig
     from stages.network.summary import summarise
-    from stages.training.checkpoint import take_up, training_digest
+    from stages.training.checkpoint import training_digest, unarchive
+    from stages.training.group import join
     from stages.training.loop import Job, train
-    from stages.training.workers import count_workers, run_workers
 
     device = choose_device(params.device)
-    workers = count_workers(params.workers, device, params.batch_size)
-    summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
-    parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
-    print(
-        f"train: ResNet-{params.depth}, width {params.width}: {parameters:,} parameters, "
-        f"{multiply_adds:,} multiply-adds per image; workers: {workers}, device: {device}",
-        flush=True,
-    )
-    digest = training_digest(params, device, workers, PIPELINE)
+    machine = describe(device, choose_precision(params.precision, device), threads)
+    make_reproducible()
+    group = join()
+    digest = training_digest(params, machine, group.size, PIPELINE)
     checkpoint = CHECKPOINTS / f"{digest}.safetensors"
-    check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
-    take_up(checkpoint)
-    write_text(MODELS / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
-    run_workers(train, Job(params, device, PROCESSED, MODELS, REPORTS, checkpoint), workers, device)
+    if group.rank == 0:
+        check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
+        unarchive(checkpoint)
+        summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
+        write_csv(MODELS / "summary.csv", summary)
+        parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
+        print(
+            f"train: ResNet-{params.depth}, width {params.width}: {parameters:,} parameters, "
+            f"{multiply_adds:,} multiply-adds per image; "
+            + ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in machine.items()),
+            flush=True,
+        )
+    train(Job(params, machine, PROCESSED, MODELS, REPORTS, checkpoint), group)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from stages.dataset.samples import ClassNames, Samples
+from stages.dataset.splits import save_classes, save_split
 from stages.hardware import cpu
 from tests.archives import members
 
@@ -33,6 +34,7 @@ SMALL = {
     "lr": "0.1",
     "progressive_sizes": "[16]",
     "progressive_fraction": "0.5",
+    "threads": "1",
     "gallery_images": "6",
     "figure_dpi": "40",
 }
@@ -158,8 +160,7 @@ def workspace(finished: Workspace, tmp_path: Path) -> Workspace:
     return finished.copy(tmp_path / "repository")
 
 
-@pytest.fixture(scope="session")
-def classes() -> ClassNames:
+def some_classes() -> ClassNames:
     """100 classes, of which class i belongs to superclass i modulo 20."""
     return ClassNames(
         fine=[f"class {i:02}" for i in range(100)],
@@ -168,8 +169,7 @@ def classes() -> ClassNames:
     )
 
 
-@pytest.fixture
-def samples(classes: ClassNames) -> Samples:
+def some_samples(classes: ClassNames) -> Samples:
     """Five random images of each class, shuffled; two samples share label and file name."""
     rng = np.random.default_rng(0)
     fine = rng.permutation(np.repeat(np.arange(100), 5))
@@ -179,6 +179,26 @@ def samples(classes: ClassNames) -> Samples:
     images = rng.integers(0, 256, (500, 3, 32, 32), dtype=np.uint8)
     coarse = np.array(classes.coarse_of_fine)[fine]
     return Samples(images, fine, coarse, np.array(names))
+
+
+def save_for_training(folder: Path, samples: Samples, classes: ClassNames) -> None:
+    """Write the files that the stage train reads: 400 images for training, the rest to validate."""
+    rows = np.arange(len(samples))
+    save_split(folder / "train.npz", samples.take(rows[:400]))
+    save_split(folder / "val.npz", samples.take(rows[400:]))
+    save_classes(folder / "classes.json", classes)
+
+
+@pytest.fixture(scope="session")
+def classes() -> ClassNames:
+    """Names of classes."""
+    return some_classes()
+
+
+@pytest.fixture
+def samples(classes: ClassNames) -> Samples:
+    """Some samples of each class."""
+    return some_samples(classes)
 
 
 @pytest.fixture

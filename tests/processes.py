@@ -40,7 +40,7 @@ def words(pid: int) -> str:
         return ""
 
 
-def training_processes(dvc: int) -> tuple[int, list[int]]:
-    """The process of the stage train below this DVC, and its workers."""
+def training_process(dvc: int) -> int:
+    """The process of the stage train below this DVC."""
     *_, stage = (pid for pid in descendants(dvc) if "stages.train" in words(pid))
-    return stage, [pid for pid in children(stage) if "spawn_main" in words(pid)]
+    return stage

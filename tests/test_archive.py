@@ -78,9 +78,12 @@ def test_archive_that_another_program_packed_is_read(tmp_path, archive_files, sa
         (b"data", np.zeros((500, 3071), np.uint8), "uint8 array of shape (N, 3072)"),
         (b"data", np.zeros((500, 3072), np.float32), "uint8 array of shape (N, 3072)"),
         (b"fine_labels", [100] * 500, "whole numbers below 100"),
-        (b"coarse_labels", [0] * 499, "whole numbers below 20"),
+        (b"fine_labels", [True] * 500, "`fine_labels` as 500 int values"),
+        (b"coarse_labels", [2**70] * 500, "whole numbers below 20"),
+        (b"coarse_labels", [0] * 499, "`coarse_labels` as 500 int values"),
         (b"coarse_labels", [0] * 500, "each in exactly one superclass"),
-        (b"filenames", ["text"] * 500, "byte strings"),
+        (b"filenames", ["text"] * 500, "`filenames` as 500 bytes values"),
+        (b"filenames", [b"x" * 2**20, *[b"x"] * 499], "`filenames` of 1 to 255 bytes"),
     ],
 )
 def test_wrong_content_is_refused(tmp_path, archive_files, samples, key, value, reason):

@@ -2,7 +2,6 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
-
 from stages.network.batch_norm import BatchNorm
 
 

@@ -1,4 +1,6 @@
 import json
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -7,10 +9,12 @@ import numpy as np
 import paddle
 import pytest
 
-from benchmarks import degenerate_values, throughput
+from benchmarks import degenerate_values, machine, throughput
 from benchmarks.runner import depth_and_width
 from benchmarks.stock_resnet import stock_resnet
+from stages.hardware import cpu
 from stages.network.resnet import ResNet, ResNetConfig
+from stages.running.errors import PipelineError
 from tests.conftest import ROOT
 from tests.pytorch import TORCH_PYTHON, needs_torch
 
@@ -44,7 +48,7 @@ def project_network(depth: int, width: int) -> ResNet:
     return network
 
 
-@pytest.mark.parametrize("depth", [18, 20])
+@pytest.mark.parametrize("depth", [18, 20, 50])
 def test_stock_network_computes_what_the_projects_does(depth):
     network, stock = project_network(depth, 4), stock_resnet(depth, 4)
     tensors = zip(network.state_dict().values(), stock.state_dict().values(), strict=True)
@@ -56,7 +60,7 @@ def test_stock_network_computes_what_the_projects_does(depth):
 
 
 @needs_torch
-@pytest.mark.parametrize("depth", [18, 20])
+@pytest.mark.parametrize("depth", [18, 20, 50])
 def test_torch_network_computes_what_the_projects_does(depth, tmp_path):
     network = project_network(depth, 4)
     images = paddle.randn([2, 3, 32, 32])
@@ -70,14 +74,78 @@ def test_torch_network_computes_what_the_projects_does(depth, tmp_path):
 
 @needs_torch
 def test_torch_runner_reports_a_speed():
-    command = [TORCH_PYTHON, "-m", "benchmarks.run_pytorch", "--network=resnet20-w2", "--steps=1"]
-    output = subprocess.check_output([*command, "--layout=channels-last"], cwd=ROOT, text=True)
-    assert json.loads(output)["images_per_second"] > 0
+    command = [*throughput.RUNNERS["pytorch-channels-last-bfloat16"], "--network=resnet20-w2"]
+    output = subprocess.check_output([*command, "--steps=1", "--warmup=1"], cwd=ROOT, text=True)
+    result = json.loads(output)
+    assert result["images_per_second"] > 0
+    assert result["precision"] == "bfloat16"
+    assert result["threads"] == len(cpu.available_cores())
+
+
+@needs_torch
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++")
+def test_compiled_runner_reports_a_speed():
+    result = throughput.measure("resnet20-w2", "pytorch-compiled-bfloat16", steps=1, warmup=1)
+    assert result is not None
+    assert result["images_per_second"] > 0
+
+
+@needs_torch
+@pytest.mark.slow
+def test_runner_is_left_out_where_nothing_can_be_compiled(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("CXX", "/nonexistent")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # where compiled code of earlier runs would lie
+    runner = "pytorch-compiled-bfloat16"
+    assert throughput.measure("resnet20-w2", runner, steps=1, warmup=1) is None
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "resnet20-w2  pytorch-compiled-bfloat16 left out: torch.compile failed" in line
+
+
+def test_other_runners_are_not_left_out():
+    with pytest.raises(PipelineError, match="invalid depth_and_width value"):
+        throughput.measure("resnet19-w2", "paddle-stock", steps=1, warmup=1)
+
+
+@pytest.mark.parametrize("runner", ["paddle-stock", "paddle-onednn"])
+def test_stock_runner_reports_its_flag(runner):
+    result = throughput.measure("resnet20-w2", runner, steps=1, warmup=1)
+    assert result["images_per_second"] > 0
+    assert result["onednn"] == (runner == "paddle-onednn")
+    assert (result["precision"], result["threads"]) == ("float32", 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("sse2 avx2 fma avx512f avx512bw avx512dq avx512vl avx512_bf16 amx_tile amx_bf16", "AMX"),
+        ("avx2 fma avx512f avx512bw avx512dq avx512vl avx512_bf16", "AVX-512 bfloat16"),
+        ("avx2 fma avx512f avx512bw avx512dq avx512vl", "AVX-512"),
+        ("avx2 fma avx512f", "AVX2"),
+        ("sse2", platform.machine()),
+    ],
+)
+def test_processor_is_read_from_its_flags(tmp_path, flags, expected):
+    cpuinfo = tmp_path / "cpuinfo"
+    cores = f"model name\t: Some CPU\ncpu family\t: 6\nmodel\t\t: 207\nflags\t\t: {flags}\n\n" * 2
+    cpuinfo.write_text(cores, encoding="ascii")
+    assert machine.cpu_model(cpuinfo) == "Some CPU (family 6, model 207)"
+    expected = "AMX bfloat16" if expected == "AMX" else expected
+    assert machine.instruction_set(cpuinfo) == expected
+    assert machine.instruction_set(tmp_path / "missing") == platform.machine()
+
+
+def test_slow_runners_take_fewer_steps():
+    assert throughput.steps_of("resnet18-w64", "project") == (12, 2)
+    assert throughput.steps_of("resnet18-w64", "pytorch-eager") == (3, 2)
+    assert throughput.steps_of("resnet18-w64", "paddle-stock") == (2, 1)
+    assert throughput.steps_of("resnet50-w64", "paddle-stock") == (1, 1)
 
 
 def test_unknown_networks_are_refused():
     assert depth_and_width("resnet18-w64") == (18, 64)
-    for name in ("resnet50-w64", "resnet18", "vgg16"):
+    assert depth_and_width("resnet50-w64") == (50, 64)
+    for name in ("resnet19-w64", "resnet18", "vgg16"):
         with pytest.raises(ValueError, match=r".+"):
             depth_and_width(name)
 
@@ -96,6 +164,9 @@ def test_quick_run_measures_the_project(tmp_path):
     assert 0 < row["images_per_second"]["min"] <= row["images_per_second"]["max"]
     assert (results["peak_memory_mib"]["resnet20-w16"] > 0) == sys.platform.startswith("linux")
     assert results["stages"] == results["evaluation"] == {}
+    assert results["machine"]["instruction_set"] == machine.instruction_set()
+    assert row["precision"] in ("float32", "bfloat16")
+    assert row["threads"] == len(cpu.available_cores())
 
 
 def test_degenerate_cases_are_what_they_say():
@@ -116,48 +187,70 @@ def test_degenerate_cases_are_what_they_say():
     assert gradients["denormal gradients"].max() < tiny
 
 
-def measurement(runner: str, speed: float, **more: float) -> dict:
-    return {"network": "resnet18-w64", "runner": runner, "images_per_second": speed, **more}
+def measurement(runner: str, speed: float, precision: str = "float32", **more: float) -> dict:
+    row = {"network": "resnet18-w64", "runner": runner, "images_per_second": speed}
+    return row | {"precision": precision, "threads": 2} | more
 
 
 def test_results_are_minimum_median_and_maximum_of_the_repetitions():
     measurements = [
-        measurement("project", 60.04, peak_memory_mib=2000.2),
-        measurement("paddle-stock", 10.0),
+        measurement("project", 60.04, "bfloat16", peak_memory_mib=2000.2),
+        measurement("project-one-thread", 40.0, "bfloat16", peak_memory_mib=1900.0, threads=1),
+        measurement("project-float32", 20.0, peak_memory_mib=3000.0),
+        measurement("paddle-stock", 11.0),
         measurement("evaluation", 200.0),
-        measurement("project", 64.0, peak_memory_mib=2100.4),
-        measurement("paddle-stock", 12.0),
+        measurement("project", 64.0, "bfloat16", peak_memory_mib=2100.4),
         measurement("evaluation", 220.0),
-        measurement("project", 50.0, peak_memory_mib=2050.0),
+        measurement("project", 50.0, "bfloat16", peak_memory_mib=2050.0),
     ]
     results = throughput.summarise(measurements, {"cores": 2}, {"download": 1.5})
+
+    def row(runner, low, median, high, precision, threads, repetitions):
+        return {
+            "network": "resnet18-w64",
+            "runner": runner,
+            "images_per_second": {"min": low, "median": median, "max": high},
+            "precision": precision,
+            "threads": threads,
+            "repetitions": repetitions,
+        }
+
     assert results == {
         "machine": {"cores": 2},
         "throughput": [
-            {
-                "network": "resnet18-w64",
-                "runner": "project",
-                "images_per_second": {"min": 50.0, "median": 60.0, "max": 64.0},
-            },
-            {
-                "network": "resnet18-w64",
-                "runner": "paddle-stock",
-                "images_per_second": {"min": 10.0, "median": 11.0, "max": 12.0},
-            },
+            row("project", 50.0, 60.0, 64.0, "bfloat16", 2, 3),
+            row("project-one-thread", 40.0, 40.0, 40.0, "bfloat16", 1, 1),
+            row("project-float32", 20.0, 20.0, 20.0, "float32", 2, 1),
+            row("paddle-stock", 11.0, 11.0, 11.0, "float32", 2, 1),
         ],
+        "ratios": {
+            "resnet18-w64": {
+                "project-one-thread": 1.5,
+                "project-float32": 3.0,
+                "paddle-stock": 5.45,
+            }
+        },
         "stages": {"download": 1.5},
         "evaluation": {
-            "resnet18-w64": {"images_per_second": {"min": 200.0, "median": 210.0, "max": 220.0}}
+            "resnet18-w64": {
+                "images_per_second": {"min": 200.0, "median": 210.0, "max": 220.0},
+                "precision": "float32",
+                "threads": 2,
+                "repetitions": 2,
+            }
         },
         "peak_memory_mib": {"resnet18-w64": 2100},
     }
     lines = throughput.to_text(results).splitlines()
-    assert len(lines) == 4
-    assert lines[2].split()[-1] == "5.45×"  # 60 to 11
+    assert len(lines) == 6
+    assert " ".join(lines[4].split()) == (
+        "resnet18-w64 paddle-stock float32 2 11.0 11.0 11.0 5.45×"
+    )
 
 
 def test_table_needs_no_project():
     results = throughput.summarise([measurement("pytorch-eager", 90.0)], {}, {})
+    assert results["ratios"] == {}
     assert "×" not in throughput.to_text(results)
 
 

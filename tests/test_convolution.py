@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F
 import pytest
+from stages.network.convolution import Conv1x1, Conv3x3
 
 from stages.network import compiling, winograd_maps, winograd_tiles
-from stages.network.convolution import Conv1x1, Conv3x3
 
 
 def assert_close(found: paddle.Tensor, expected: paddle.Tensor) -> None:

@@ -6,9 +6,9 @@ import subprocess
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from matplotlib.text import Text
 from PIL import Image
+from ruamel.yaml import YAML
 
 from stages.evaluation.predictions import Predictions
 from stages.evaluation.scoring import score
@@ -23,7 +23,6 @@ from stages.figures.report import render_report, verdict
 from stages.figures.results import Results
 from stages.figures.style import save_figure
 from stages.figures.training import DEFAULTS, Training, describe_training, grouped_params
-from stages.parameters.loading import Loader
 from stages.running.errors import PipelineError
 from tests.conftest import ROOT
 
@@ -332,5 +331,5 @@ def test_default_params_are_those_of_the_committed_params_file():
     show = ["git", "show", "HEAD:params.yaml"]
     committed = subprocess.run(show, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     sections = re.findall(r"(?ms)^# train: the (\w+)\n(.*?)(?=^# |\Z)", committed)
-    expected = {title.capitalize(): yaml.load(text, Loader) for title, text in sections}
+    expected = {title.capitalize(): YAML(typ="safe").load(text) for title, text in sections}
     assert json.loads(DEFAULTS.read_text(encoding="utf-8")) == expected

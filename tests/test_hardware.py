@@ -7,7 +7,6 @@ import pytest
 from stages.hardware import cpu
 from stages.hardware.device import choose_device
 from stages.running.errors import PipelineError
-from stages.training.workers import count_workers
 
 
 @pytest.mark.parametrize(
@@ -46,23 +45,6 @@ def test_workers_get_equal_shares_of_the_cores(monkeypatch):
     cpu.pin(0, 2)
     cpu.pin(1, 2)
     assert given == [[2, 3], [5, 7]]
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="several workers on Linux only")
-@pytest.mark.parametrize(
-    ("cores", "batch_size", "expected"),
-    [(2, 128, 2), (1, 128, 1), (64, 128, 4), (3, 128, 2), (3, 96, 3), (8, 31, 1), (8, 500, 5)],
-)
-def test_auto_takes_what_shares_the_batch_equally(monkeypatch, cores, batch_size, expected):
-    monkeypatch.setattr(cpu, "available_cores", lambda: list(range(cores)))
-    assert count_workers("auto", "cpu", batch_size) == expected
-
-
-def test_more_workers_than_cores_are_refused(monkeypatch):
-    monkeypatch.setattr(cpu, "available_cores", lambda: [0, 1])
-    assert count_workers(2, "cpu", 128) == 2
-    with pytest.raises(PipelineError, match=r"workers: 4 was asked for, .* has 2 cores"):
-        count_workers(4, "cpu", 128)
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle can use GPUs")

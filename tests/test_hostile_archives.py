@@ -69,8 +69,8 @@ def test_pickle_that_changes_a_type_is_refused(tmp_path, archive_files):
         ("cifar-100-python/train", tarfile.FIFOTYPE, 0, "no member cifar-100-python/train"),
         ("cifar-100-python/../train", tarfile.REGTYPE, 0, "no member cifar-100-python/train"),
         ("/tmp/cifar-100-python/train", tarfile.REGTYPE, 0, "no member cifar-100-python/train"),
-        ("other", tarfile.REGTYPE, 2**40, "claims 1,099,511,627,776 bytes"),
-        ("cifar-100-python/train", tarfile.REGTYPE, 2**28 + 1, "claims 268,435,457 bytes"),
+        ("other", tarfile.REGTYPE, 2**40, "a member claims 1,099,511,627,776 bytes"),
+        ("cifar-100-python/train", tarfile.REGTYPE, 2**28 + 1, "a member claims 268,435,457 bytes"),
     ],
 )
 def test_member_that_is_not_what_it_should_be_is_not_read(
@@ -101,8 +101,21 @@ def test_archive_of_endless_members_takes_no_memory(tmp_path):
         for _ in range(1000):
             stream.write(header * 1000)
     started = time.monotonic()
-    assert "more than 100 members" in refusal(path)
+    assert "more than 32,768 bytes of headers" in refusal(path)
     assert time.monotonic() - started < 1
+
+
+def test_archive_of_many_large_members_is_refused(tmp_path):
+    """Each within what one may have; together they would take minutes to pass over."""
+    path = tmp_path / "a.tar.gz"
+    header = tarfile.TarInfo("x")
+    header.size = 2**27
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        for _ in range(3):
+            stream.write(header.tobuf())
+            for _ in range(2**7):
+                stream.write(bytes(2**20))
+    assert "a member claims 134,217,728 bytes" in refusal(path)
 
 
 # Reads an archive with at most 4 GiB of addresses; tells its refusal, and the MiB it took at most.
@@ -138,17 +151,18 @@ def refusal_in_little_memory(path: Path) -> str:
 @pytest.mark.parametrize(
     ("kind", "size", "reason"),
     [
-        (tarfile.GNUTYPE_LONGNAME, 2**29, "claims 536,870,912 bytes"),
-        (tarfile.GNUTYPE_LONGLINK, 2**29, "claims 536,870,912 bytes"),
-        (tarfile.XHDTYPE, 2**29, "claims 536,870,912 bytes"),
-        (tarfile.XGLTYPE, 2**29, "claims 536,870,912 bytes"),
-        (tarfile.GNUTYPE_LONGNAME, -1, "claims -1 bytes"),
-        (tarfile.REGTYPE, -(2**40), "claims -1,099,511,627,776 bytes"),
+        (tarfile.GNUTYPE_LONGNAME, 2**29, "more than 32,768 bytes of headers"),
+        (tarfile.GNUTYPE_LONGLINK, 2**29, "more than 32,768 bytes of headers"),
+        (tarfile.XHDTYPE, 2**29, "more than 32,768 bytes of headers"),
+        (tarfile.XGLTYPE, 2**29, "more than 32,768 bytes of headers"),
+        (tarfile.GNUTYPE_LONGNAME, -(2**20), "more than 32,768 bytes of headers"),
+        (tarfile.REGTYPE, -(2**40), "a member claims -1,099,511,627,776 bytes"),
+        (tarfile.REGTYPE, -512, "a member claims -512 bytes"),
     ],
-    ids=["long-name", "long-link", "pax", "global-pax", "negative", "negative-member"],
+    ids=["long-name", "long-link", "pax", "global-pax", "negative", "negative-member", "circle"],
 )
 def test_header_of_any_size_is_refused_before_it_is_read(tmp_path, kind, size, reason):
-    """What stands before a member with a long name, and is no member itself."""
+    """What stands before a member with a long name; members that lead back to themselves."""
     header = tarfile.TarInfo("x" * 100)
     header.type, header.size = kind, size
     path = tmp_path / "a.tar.gz"
@@ -166,7 +180,30 @@ def test_header_before_a_header_without_end_is_refused(tmp_path, kind):
     header.type = kind
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(header.tobuf() * 5000))
-    assert "more than 100 members" in refusal(path)
+    assert "more than 32,768 bytes of headers" in refusal(path)
+
+
+def test_header_that_some_versions_of_tarfile_search_for_hours_takes_seconds(tmp_path):
+    """Digits, which they search for a number at each place and to the end (CVE-2024-6232)."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 30_208
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(header.tobuf() + b"1" * header.size + bytes(1024)))
+    started = time.monotonic()
+    refusal(path)
+    assert time.monotonic() - started < 20
+
+
+def test_sparse_member_that_stands_for_little_and_stores_much_is_not_passed_over(tmp_path):
+    """A header of old GNU tar: 1 TiB in the archive, 0 bytes when unpacked."""
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.GNUTYPE_SPARSE, 2**40
+    path = tmp_path / "a.tar.gz"
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(header.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(2**9):
+            stream.write(bytes(2**20))
+    assert "it claims more than 268,435,456 bytes" in refusal(path)
 
 
 class Copies:
@@ -188,11 +225,11 @@ class Stretched:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"Nr\xff\xff\xff\x06.", "more than 1,000,000 steps"),
-        (b"Np%d\n." % 2**27, "more than 1,000,000 steps"),
-        (b"\x8f" * 2**22, "more than 1,000,000 steps"),
-        (pickle.dumps([Copies() for _ in range(100)]), "it builds more than one array"),
-        (pickle.dumps({b"data": Stretched()}), "'str' object is not callable"),
+        (b"Nr\xff\xff\xff\x06.", "it would take more memory"),
+        (b"Np%d\n." % 2**27, "it would take more memory"),
+        (b"\x8f" * 2**22, "it would take more memory"),
+        (pickle.dumps([Copies() for _ in range(100)]), "it would take more memory"),
+        (pickle.dumps({b"data": Stretched()}), "'NoneType' object is not callable"),
     ],
     ids=["long-binput", "put", "sets", "arrays", "ndarray"],
 )

@@ -1,51 +1,42 @@
 import re
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from stages.dataset.splits import save_split
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
-from stages.training.lr_range import HIGHEST, LOWEST, Job, measure, rates, smoothed, suggest
-from stages.training.workers import run_workers
+from stages.training.lr_range import MAX_LR, MIN_LR, measure, rates, smoothed, suggest
 
-
-@pytest.fixture
-def job(tmp_path, samples) -> Job:
-    save_split(tmp_path / "train.npz", samples)
-    params = replace(
-        load(TrainParameters), depth=20, width=2, batch_size=64, progressive_sizes=[16], workers=1
-    )
-    return Job(params, "cpu", tmp_path / "train.npz", 40, tmp_path / "loss.csv")
+PARAMS = load(TrainParameters).replace(
+    depth=20, width=2, batch_size=64, progressive_sizes=[16], mixup=0.5
+)
 
 
 def test_rates_grow_by_the_same_factor():
     found = rates(5)
-    assert (found[0], found[-1]) == (pytest.approx(LOWEST), pytest.approx(HIGHEST))
+    assert (found[0], found[-1]) == (pytest.approx(MIN_LR), pytest.approx(MAX_LR))
     np.testing.assert_allclose(found[1:] / found[:-1], found[1] / found[0])
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(job, workers):
-    tables = []
-    for _ in range(2):
-        run_workers(measure, job, workers, "cpu")
-        tables.append(job.table.read_bytes())
-    assert tables[0] == tables[1]
-    table = pd.read_csv(job.table)
-    np.testing.assert_allclose(table["lr"], rates(job.steps)[: len(table)])
-    assert np.isfinite(table.to_numpy()).all()
-    assert table["loss"].iloc[0] == pytest.approx(np.log(100), rel=0.5)  # it guesses at first
+def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(samples):
+    tables = [measure(PARAMS, samples, 40, "cpu", "float32") for _ in range(2)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    np.testing.assert_array_equal(tables[0]["lr"], rates(40)[: len(tables[0])])
+    assert np.isfinite(tables[0].to_numpy()).all()
+    assert tables[0]["loss"].iloc[0] == pytest.approx(np.log(100), rel=0.5)  # it guesses at first
 
 
-def test_test_ends_where_the_loss_explodes(job):
-    measure(replace(job, params=replace(job.params, weight_decay=1.0), steps=100))
-    table = pd.read_csv(job.table)
+def test_test_ends_where_the_loss_explodes(samples):
+    table = measure(PARAMS.replace(weight_decay=1.0), samples, 100, "cpu", "float32")
     assert len(table) < 100
     assert np.isfinite(table.to_numpy()).all()
+
+
+def test_batch_larger_than_the_data_is_refused(samples):
+    with pytest.raises(PipelineError, match=r"batch_size: 512 exceeds the 500 training images"):
+        measure(PARAMS.replace(batch_size=512), samples, 5, "cpu", "float32")
 
 
 def test_suggestion_is_a_third_of_the_rate_with_the_lowest_loss():
@@ -70,7 +61,7 @@ def test_smoothing_starts_without_bias_and_follows_slowly():
 def test_command_prints_the_experiment_to_try_and_leaves_git_clean(workspace):
     output = workspace.run("python", "-m", "stages.training.lr_range", "--steps", "60")
     (peak,) = re.findall(r"dvc exp run -S lr=([\d.e-]+)\n", output)
-    assert LOWEST < float(peak) < HIGHEST
+    assert MIN_LR < float(peak) < MAX_LR
     assert workspace.read("lr_range/loss.png").startswith(b"\x89PNG")
     assert workspace.run("git", "status", "--short") == ""
 

@@ -7,8 +7,8 @@ import paddle
 import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
-
 from stages.network.convolution import Conv3x3
+
 from stages.network.inputs import channel_statistics, normalise
 from stages.network.resnet import (
     BLOCKS_PER_GROUP,

@@ -1,19 +1,37 @@
 """Downloads from a real HTTP server on this machine, which fails in the ways that servers do."""
 
+import datetime
 import http.server
+import ipaddress
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from stages.dataset import sources
+from stages.dataset import sources, transfer
+from stages.dataset.archive import read_archive
 from stages.dataset.sources import fetch_archive
 from stages.running.errors import PipelineError
+from tests.conftest import ROOT
+
+# Of the caller's shell: what would lead the requests of these tests elsewhere.
+VARIABLES = ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "REQUESTS_CA_BUNDLE"]
+VARIABLES += [name.lower() for name in VARIABLES] + ["CURL_CA_BUNDLE", "CIFAR100_ARCHIVE"]
 
 CONTENT = bytes(range(256)) * 4000  # about 1 MB
 
@@ -34,6 +52,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(int(name))
         elif name == "down" or (name == "busy" and first):
             self.send_error(503)
+        elif name.startswith("wait=") and first:
+            self.send_response(503)
+            self.send_header("Retry-After", name.removeprefix("wait="))
+            self.send_header("Content-Length", "0")
+            self.end_headers()
         elif name == "loop":
             self.redirect("/loop")
         elif name == "long-redirect":
@@ -86,7 +109,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(body)
                 Handler.sent["redirect"] += len(body)
         except OSError:
-            pass  # the client has gone on
+            pass  # the client has left
 
     def answer(
         self,
@@ -127,15 +150,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    monkeypatch.delenv("CIFAR100_ARCHIVE", raising=False)
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     Handler.asked.clear()
     Handler.sent.clear()
-    monkeypatch.setattr(sources, "PARTS", tmp_path / "parts")
-    monkeypatch.setattr(sources, "TIMEOUT", 0.5)
-    monkeypatch.setattr(sources, "PAUSE", 0.01)
+    monkeypatch.setattr(transfer, "PARTS", tmp_path / "parts")
+    monkeypatch.setattr(transfer, "TIMEOUT", 0.5)
+    monkeypatch.setattr(transfer, "PAUSE", 0.01)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         running.daemon_threads = True
-        threading.Thread(target=running.serve_forever, daemon=True).start()
+        threading.Thread(target=running.serve_forever, args=[0.01], daemon=True).start()
         address = f"http://127.0.0.1:{running.server_address[1]}"
         monkeypatch.setattr(sources, "SECOND_SOURCE", f"{address}/404")
         yield address
@@ -170,9 +195,9 @@ def test_rest_alone_is_fetched_after_a_break(server, tmp_path):
     assert Handler.sent["breaks"] == len(CONTENT)
 
 
-def test_download_goes_on_in_a_later_run(server, tmp_path, monkeypatch):
+def test_download_resumes_in_a_later_run(server, tmp_path, monkeypatch):
     """Also one that had come to its end, and was killed before its file was used."""
-    monkeypatch.setattr(sources, "ATTEMPTS", 1)
+    monkeypatch.setattr(transfer, "MAX_ATTEMPTS", 1)
     for sent in (Handler.broken_after, len(CONTENT)):
         with pytest.raises(PipelineError, match="the connection broke off"):
             fetch_archive(f"{server}/breaks", tmp_path / "a", check)
@@ -201,11 +226,21 @@ def test_complete_download_is_not_fetched_again_after_its_check_was_interrupted(
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
-def test_pieces_that_never_fit_are_fetched_anew_once(server, tmp_path):
-    with pytest.raises(PipelineError, match="the file received: not the archive"):
+def test_pieces_that_do_not_fit_are_fetched_from_the_beginning(server, tmp_path, capsys):
+    with pytest.raises(PipelineError, match="never-fits: the connection broke off"):
         fetch_archive(f"{server}/never-fits", tmp_path / "a", check)
-    assert Handler.asked["never-fits"] == 4
-    assert not list((tmp_path / "parts").iterdir())
+    assert capsys.readouterr().err.count("the pieces do not fit; from the beginning") == 1
+    assert Handler.asked["never-fits"] == 3
+
+
+@pytest.mark.parametrize(("seconds", "limit", "least", "most"), [(1, 60, 1, 5), (9999, 1, 1, 5)])
+def test_server_says_how_long_to_wait_within_limits(
+    server, tmp_path, monkeypatch, seconds, limit, least, most
+):
+    monkeypatch.setattr(transfer, "MAX_PAUSE", limit)
+    started = time.monotonic()
+    fetch_archive(f"{server}/wait={seconds}", tmp_path / "a", check)
+    assert least <= time.monotonic() - started < most
 
 
 @pytest.mark.timeout(60)
@@ -225,8 +260,8 @@ def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("403", "403 Client Error"),
-        ("404", "404 Client Error"),
+        ("403", "the server answers 403 Forbidden"),
+        ("404", "the server answers 404 Not Found"),
         ("500", "the server answers 500"),
         ("page", "the file received: not the archive"),
         ("down", "the server answers 503"),
@@ -235,13 +270,12 @@ def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatc
         ("nowhere", "Invalid IPv6 URL"),
         ("silent", "no byte within 0.5 s"),
         ("drips", "fewer than 2,000 bytes per second"),
-        ("cut-chunks", "received 5 of 1,000 bytes"),
-        ("never-fits", "the file received: not the archive"),
-        ("length=abc", "the server says that the file has 'abc' bytes"),
-        ("length=-5", "the server says that the file has '-5' bytes"),
-        ("length=10,+10", "the server says that the file has '10, 10' bytes"),
+        ("cut-chunks", "the file received: not the archive"),
+        ("never-fits", "the connection broke off"),
+        ("length=abc", "the file received: not the archive"),
+        ("length=-5", "the file received: not the archive"),
         ("length=10,+11", "Content-Length contained multiple unmatching values"),
-        ("length=" + "9" * 5000, "the server says that the file has '9{40}' bytes"),
+        ("length=" + "9" * 5000, "the file received: not the archive"),
     ],
 )
 def test_failure_of_all_sources_is_one_line_that_names_each(
@@ -284,16 +318,260 @@ def test_missing_local_copy_is_named_with_its_full_path(server, tmp_path, monkey
 
 
 def test_disk_without_room_is_said_before_the_download(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     with pytest.raises(PipelineError, match="1,024,000 bytes are needed, and the disk has 1,000"):
         fetch_archive(f"{server}/good", tmp_path / "a", check)
     assert not (tmp_path / "a").exists()
 
 
 def test_endless_file_is_refused(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MOST_BYTES", 500_000)
+    monkeypatch.setattr(transfer, "MAX_BYTES", 500_000)
     with pytest.raises(PipelineError, match="1,024,000 bytes are too many"):
         fetch_archive(f"{server}/good", tmp_path / "a", check)
     with pytest.raises(PipelineError, match="endless: it does not end"):
         fetch_archive(f"{server}/endless", tmp_path / "a", check)
     assert not list((tmp_path / "parts").iterdir())  # of no use to a later run
+
+
+# What stands between this machine and the internet, and what CIFAR100_ARCHIVE may be.
+
+
+class CountingServer(http.server.ThreadingHTTPServer):
+    """Counts its connections, also those that end before a request."""
+
+    daemon_threads = True
+    connections = 0
+
+    def get_request(self) -> Any:
+        self.connections += 1
+        return super().get_request()
+
+
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[CountingServer]:
+    with CountingServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, args=[0.01], daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+def self_signed(path: Path) -> Path:
+    """Write a key and a certificate for 127.0.0.1 that nobody else has signed into one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False
+        )
+        .sign(key, hashes.SHA256())
+    )
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(private + certificate.public_bytes(pem))
+    return path
+
+
+def test_untrusted_certificate_is_told_at_once_and_can_be_named(server, tmp_path, monkeypatch):
+    bundle = self_signed(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle)
+    with serving(Handler) as secure:
+        secure.socket = context.wrap_socket(secure.socket, server_side=True)
+        address = f"https://127.0.0.1:{secure.server_address[1]}/good"
+        with pytest.raises(PipelineError) as caught:
+            fetch_archive(address, tmp_path / "a", check)
+        assert secure.connections == 1  # another attempt would end the same way
+        message = str(caught.value)
+        assert f"{address}: its certificate is not trusted (self-signed certificate)" in message
+        assert "REQUESTS_CA_BUNDLE" in message
+        assert "CIFAR100_ARCHIVE" in message
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        assert fetch_archive(address, tmp_path / "a", check) == f"{address} (right)"
+        (tmp_path / "text").write_text("not a certificate")
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "text"))
+        with pytest.raises(PipelineError, match=r"no secure connection .*certificate"):
+            fetch_archive(address, tmp_path / "a", check)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "nowhere.pem"))
+        with pytest.raises(PipelineError, match=r"https.*invalid path: .*nowhere\.pem"):
+            fetch_archive(address, tmp_path / "a", check)
+
+
+def test_server_that_speaks_no_tls_is_told_at_once(server, tmp_path):
+    with serving(Handler) as plain:
+        address = f"https://127.0.0.1:{plain.server_address[1]}/good"
+        with pytest.raises(PipelineError, match="good: no secure connection") as caught:
+            fetch_archive(address, tmp_path / "a", check)
+        assert plain.connections == 1
+    assert "\n" not in str(caught.value)
+
+
+class Proxy(http.server.BaseHTTPRequestHandler):
+    def do_CONNECT(self) -> None:
+        self.send_error(407)
+
+    def do_GET(self) -> None:
+        self.send_error(407)
+
+    def log_message(self, *_args: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_proxy_that_asks_for_a_password_is_told_at_once(server, tmp_path, monkeypatch, scheme):
+    monkeypatch.setattr(sources, "SECOND_SOURCE", f"{scheme}://second.example/a")
+    with serving(Proxy) as proxy:
+        address = f"127.0.0.1:{proxy.server_address[1]}"
+        monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://me:secret@{address}")
+        with pytest.raises(PipelineError) as caught:
+            fetch_archive(f"{scheme}://first.example/a", tmp_path / "a", check)
+        assert proxy.connections == 2  # one for each source
+    message = str(caught.value)
+    assert "first.example/a: the proxy asks for a name and a password (407)" in message
+    assert f"{scheme.upper()}_PROXY" in message
+    assert "secret" not in message
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("kind", "proxy", "reason"),
+    [
+        ("http", "127.0.0.1:9", "the proxy 127.0.0.1:9 cannot be used (Connection refused)"),
+        ("http", "nowhere.invalid:3128", "the proxy nowhere.invalid:3128 cannot be used ("),
+        ("socks5", "127.0.0.1:9", "the proxy 127.0.0.1:9 cannot be used (Missing dependencies"),
+        ("http", "", "the proxy given cannot be used (Please check proxy URL"),
+    ],
+)
+def test_proxy_that_cannot_be_used_is_named(
+    server, tmp_path, monkeypatch, scheme, kind, proxy, reason
+):
+    monkeypatch.setattr(sources, "SECOND_SOURCE", f"{scheme}://second.example/a")
+    monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"{kind}://{proxy and f'me:secret@{proxy}'}")
+    with pytest.raises(PipelineError) as caught:
+        fetch_archive(f"{scheme}://first.example/a", tmp_path / "a", check)
+    message = str(caught.value)
+    assert f"first.example/a: {reason}" in message
+    assert f"check the variable {scheme.upper()}_PROXY" in message
+    assert "secret" not in message
+    assert "object at 0x" not in message
+
+
+def test_name_that_does_not_resolve_is_told(server, tmp_path):
+    with pytest.raises(PipelineError) as caught:
+        fetch_archive("https://nowhere.invalid/a", tmp_path / "a", check)
+    assert "a: the name nowhere.invalid does not resolve" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", "  "])
+def test_empty_name_of_a_local_copy_is_as_none(server, tmp_path, monkeypatch, value, capsys):
+    monkeypatch.setenv("CIFAR100_ARCHIVE", value)
+    assert fetch_archive(f"{server}/good", tmp_path / "a", check) == f"{server}/good (right)"
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "form", ["{folder}", "~/my data", "~/my data/{name}", "my data/{name}", "{uri}", "{FILE}"]
+)
+def test_local_copy_is_found_in_each_form(server, tmp_path, monkeypatch, form):
+    """A folder, below the home folder, relative, with a space, as an address of a file."""
+    name = "cifar-100-python.tar.gz"
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    (folder / name).write_bytes(CONTENT)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    uri = (folder / name).as_uri()
+    value = form.format(folder=folder, name=name, uri=uri, FILE=uri.replace("file:", "FILE:"))
+    monkeypatch.setenv("CIFAR100_ARCHIVE", value)
+    assert fetch_archive(f"{server}/404", tmp_path / "a", check) == f"{value} (right)"
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("empty", "{cwd}/empty: holds neither cifar-100-python.tar.gz nor its files"),
+        ("gone/a.tar.gz", "no such file (looked for {cwd}/gone/a.tar.gz); give an absolute path"),
+        ("~nobody-here/a", "no such file (looked for {cwd}/~nobody-here/a)"),
+        ("file://{cwd}/g%20one", "no such file (looked for {cwd}/g one)"),
+        ("s3://bucket/a.tar.gz", "give a path, or an address that begins with http:// or https://"),
+        ("pipe", "{cwd}/pipe: is no regular file"),
+        ("{long}", "File name too long"),
+    ],
+)
+def test_value_that_names_no_archive_is_one_line(server, tmp_path, monkeypatch, value, reason):
+    (tmp_path / "empty").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.chdir(tmp_path)
+    value = value.format(cwd=tmp_path, long="x" * 300)
+    monkeypatch.setenv("CIFAR100_ARCHIVE", value)
+    with pytest.raises(PipelineError) as caught:
+        fetch_archive(f"{server}/404", tmp_path / "a", check)
+    assert f"tried: {value}: " in str(caught.value)
+    assert reason.format(cwd=tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+UNREADABLE = """
+import os, sys
+from pathlib import Path
+from stages.dataset.sources import fetch_archive
+from stages.running.errors import PipelineError
+if os.getuid() == 0:
+    os.setuid(65534)  # root may read everything
+try:
+    fetch_archive("http://127.0.0.1:9/a", Path(sys.argv[1]), lambda path: "right")
+except PipelineError as error:
+    print(error)
+"""
+
+
+def test_local_copy_that_may_not_be_read_is_one_line(tmp_path):
+    with tempfile.TemporaryDirectory() as name:  # one that others may enter
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "a.tar.gz").touch(0o000)
+        (folder / "run").mkdir(0o777)
+        (folder / "run").chmod(0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", UNREADABLE, str(folder / "run/target")],
+            cwd=folder / "run",
+            env=os.environ
+            | {"CIFAR100_ARCHIVE": str(folder / "a.tar.gz"), "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert f"tried: {folder}/a.tar.gz: Permission denied; " in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("place", ["", "cifar-100-python"])
+def test_unpacked_archive_is_packed(server, tmp_path, monkeypatch, archive_files, samples, place):
+    for name, data in archive_files.items():
+        (tmp_path / "cifar-100-python").mkdir(exist_ok=True)
+        (tmp_path / "cifar-100-python" / name).write_bytes(data)
+    monkeypatch.setenv("CIFAR100_ARCHIVE", str(tmp_path / place))
+    packed = []
+    for target in (tmp_path / "a", tmp_path / "b"):
+        fetch_archive(f"{server}/404", target, lambda _path: "right")
+        packed.append(target.read_bytes())
+    train, _, _ = read_archive(tmp_path / "a")
+    np.testing.assert_array_equal(train.images, samples.images)
+    assert packed[0] == packed[1]
+
+
+def test_archive_that_paddle_has_fetched_is_tried_before_the_network(
+    server, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cached = tmp_path / ".cache/paddle/dataset/cifar/cifar-100-python.tar.gz"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(CONTENT)
+    assert fetch_archive(f"{server}/good", tmp_path / "a", check) == f"{cached} (right)"
+    assert not Handler.asked
+    cached.write_bytes(b"damaged")
+    assert fetch_archive(f"{server}/good", tmp_path / "a", check) == f"{server}/good (right)"
+    assert f"download: {cached}: " in capsys.readouterr().err

@@ -17,6 +17,7 @@ from stages.evaluation.tables import (
     write_table,
 )
 from stages.running.errors import PipelineError
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n", "metric,value,low,high\n"])
@@ -93,3 +94,9 @@ def test_what_training_writes_has_the_columns_of_its_schemas(finished):
         written = pd.read_csv(finished.path / folder / schema.name)
         assert list(written) == list(schema.columns)
         assert len(read_table(schema, finished.path / folder)) == len(written)
+
+
+def test_csv_is_formatted_in_one_place():
+    sources = (ROOT / "stages").rglob("*.py")
+    users = [p.name for p in sources if "to_csv(" in p.read_text(encoding="utf-8")]
+    assert users == ["outputs.py"]

@@ -1,3 +1,4 @@
+import json
 import sys
 
 import numpy as np
@@ -6,8 +7,6 @@ import pytest
 from PIL import Image, ImageOps
 
 from benchmarks import peer_recipe, time_to_accuracy
-from stages.running.errors import PipelineError
-from stages.training.loop import epoch_line
 from tests.conftest import ROOT
 from tests.pytorch import needs_torch
 
@@ -47,50 +46,37 @@ def test_peers_augmentation_keeps_shape_and_type():
     assert set(np.unique(moved)) == {0, 255}
 
 
-def test_plot_shows_both_runners(tmp_path):
+def test_plot_shows_both_runners():
     table = pd.DataFrame(
         [
-            ("project", 1, 1.0, "val", 0.2),
-            ("project", 2, 2.0, "val", 0.4),
-            ("project", 2, 2.0, "test", 0.41),
-            ("pytorch-cifar100", 1, 1.5, "val", 0.1),
-            ("pytorch-cifar100", 1.4, 2.0, "val", 0.2),
-            ("pytorch-cifar100", 1.4, 2.0, "test", 0.19),
+            ("project", 1, 1.0, "val", 0.2, "bfloat16"),
+            ("project", 2, 2.0, "val", 0.4, "bfloat16"),
+            ("project", 2, 2.0, "test", 0.41, "bfloat16"),
+            ("pytorch-cifar100", 1, 1.5, "val", 0.1, "float32"),
+            ("pytorch-cifar100", 1.4, 2.0, "val", 0.2, "float32"),
+            ("pytorch-cifar100", 1.4, 2.0, "test", 0.19, "float32"),
         ],
-        columns=["runner", "epoch", "minutes", "split", "top1"],
+        columns=["runner", "epoch", "minutes", "split", "top1", "precision"],
     )
     (axes,) = time_to_accuracy.plot(table).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert "41.0%" in labels[0]
-    assert "19.0%" in labels[1]
+    assert "bfloat16: 41.0%" in labels[0]
+    assert "float32: 19.0%" in labels[1]
     assert len(axes.get_lines()) == 4
 
 
-def test_curve_comes_from_the_lines_of_a_training(tmp_path):
-    row = {"epoch": 1, "image_size": 24, "lr": 0.1}
-    row |= {f"{split}_{score}": 0.5 for split in ("train", "val") for score in ("loss", "top1")}
-    lines = [
-        epoch_line(row | {"epoch": i}, 2, 330.0, seconds) for i, seconds in ((1, 126), (2, 240))
-    ]
-    log = tmp_path / "repro.log"
-    log.write_text("\n".join(["Running stage 'train':", *lines, "evaluate: top1 0.41"]))
-    (tmp_path / "reports").mkdir()
-    timing = tmp_path / "reports/timing.json"
-    timing.write_text('{"train_seconds": 241}')
-    minutes = time_to_accuracy.finished_minutes(log, timing)
-    assert minutes.tolist() == [2.1, 241 / 60]
-    (tmp_path / "reports/metrics.json").write_text('{"top1": 0.41}')
-    history = pd.DataFrame([row, row | {"epoch": 2, "val_top1": 0.6}])
-    history.to_csv(tmp_path / "reports/history.csv", index=False)
-    table = time_to_accuracy.curve(tmp_path, minutes)
+def test_curve_comes_from_the_reports_of_a_training(tmp_path):
+    timing = {"train_seconds": 241, "epoch_seconds": [126.0, 240.6], "precision": "bfloat16"}
+    (tmp_path / "timing.json").write_text(json.dumps(timing))
+    (tmp_path / "metrics.json").write_text('{"top1": 0.41}')
+    history = pd.DataFrame({"epoch": [1, 2], "val_loss": [3.0, 2.0], "val_top1": [0.5, 0.6]})
+    history.to_csv(tmp_path / "history.csv", index=False)
+    table = time_to_accuracy.curve(tmp_path)
+    assert table["epoch"].tolist() == [1, 2, 2]
+    assert table["minutes"].tolist() == pytest.approx([2.1, 4.01, 4.01])
     assert table["split"].tolist() == ["val", "val", "test"]
-    assert table["minutes"].tolist() == [2.1, 241 / 60, 241 / 60]
     assert table["top1"].tolist() == [0.5, 0.6, 0.41]
-    with pytest.raises(PipelineError, match=r"^1 epochs in the log, 2 in reports/history.csv"):
-        time_to_accuracy.curve(tmp_path, np.array([2.1]))
-    timing.write_text('{"train_seconds": 260}')
-    with pytest.raises(PipelineError, match=r"no training of 4\.3 minutes"):
-        time_to_accuracy.finished_minutes(log, timing)
+    assert set(table["precision"]) == {"bfloat16"}
 
 
 @needs_torch
@@ -104,4 +90,5 @@ def test_quick_time_to_accuracy_trains_both_for_the_same_time(workspace, tmp_pat
     minutes = table.groupby("runner")["minutes"].max()
     assert set(minutes.index) == {"project", "pytorch-cifar100"}
     assert minutes.max() < 2 * minutes.min()
+    assert table["precision"].isin(["float32", "bfloat16"]).all()
     assert (tmp_path / "time_to_accuracy.png").is_file()

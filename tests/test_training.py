@@ -8,61 +8,75 @@ import paddle
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
 
-from stages.dataset.splits import save_classes, save_split
+from stages.dataset.samples import Samples
+from stages.dataset.splits import load_split, save_split
 from stages.network.resnet import ResNetConfig, build_resnet, weights_of
 from stages.network.storage import load_model
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.errors import PipelineError
+from stages.training.batches import DeviceImages, EpochPlan
+from stages.training.group import Alone
+from stages.training.initialisation import make_optimizer
 from stages.training.loop import Job, train
+from stages.training.state import TrainingState
+from stages.training.step import train_step
 from stages.training.temperature import fit_temperature
-from stages.training.trainer import make_optimizer
-from stages.training.workers import (
-    average_over_workers,
-    run_workers,
-    worker_count,
-    worker_rank,
-)
+from stages.training.validation import validate
+from tests.conftest import save_for_training
+from tests.launched import MACHINE, job_in
+
+ALONE = Alone()
 
 
 @pytest.fixture
 def job(tmp_path, samples, classes) -> Job:
-    rows = np.arange(len(samples))
-    save_split(tmp_path / "train.npz", samples.take(rows[:400]))
-    save_split(tmp_path / "val.npz", samples.take(rows[400:]))
-    save_classes(tmp_path / "classes.json", classes)
-    params = replace(
-        load(TrainParameters),
-        depth=20,
-        width=2,
-        epochs=2,
-        batch_size=64,
-        lr=0.05,
-        progressive_sizes=[16],
-        progressive_fraction=0.5,
-        workers=1,
-    )
-    return Job(params, "cpu", tmp_path, tmp_path, tmp_path, tmp_path / "checkpoint.safetensors")
+    save_for_training(tmp_path, samples, classes)
+    return job_in(tmp_path)
 
 
 def with_params(job: Job, **changes) -> Job:
-    return replace(job, params=replace(job.params, **changes))
+    return replace(job, params=job.params.replace(**changes))
 
 
 def test_training_writes_model_history_and_timing(job, classes):
-    train(job)
+    train(job, ALONE)
     history = pd.read_csv(job.reports / "history.csv")
     assert list(history["epoch"]) == [1, 2]
     assert list(history["image_size"]) == [16, 32]
     assert history.notna().all(axis=None)
-    assert set(json.loads((job.reports / "timing.json").read_text())) == {
-        "train_seconds",
-        "images_per_second",
-    }
+    timing = json.loads((job.reports / "timing.json").read_text())
+    assert {key: timing[key] for key in MACHINE} == MACHINE
+    assert set(timing) - set(MACHINE) == {"train_seconds", "images_per_second", "epoch_seconds"}
+    assert len(timing["epoch_seconds"]) == 2
+    assert timing["epoch_seconds"] == sorted(timing["epoch_seconds"])
     model = load_model(job.models / "model.safetensors", job.models / "model.json")
     assert model.class_names == asdict(classes)
     assert len(load_file(job.models / "model.safetensors")) == len(model.network.state_dict())
+    described = json.loads((job.models / "model.json").read_text())["training"]
+    assert {key: described[key] for key in MACHINE if key != "library"} == {
+        key: value for key, value in MACHINE.items() if key != "library"
+    }
+    assert described["params"] == job.params.model_dump()
+    assert (described["images"], described["validation_images"]) == (400, 100)
+
+
+def test_history_gets_its_row_after_each_epoch(job, monkeypatch):
+    """For whoever draws the curves while it trains."""
+    rows = []
+
+    def validate_and_look(*arguments):
+        history = job.reports / "history.csv"
+        rows.append(len(pd.read_csv(history)) if history.exists() else 0)
+        return validate(*arguments)
+
+    monkeypatch.setattr("stages.training.loop.validate", validate_and_look)
+    train(with_params(job, epochs=3), ALONE)
+    assert rows == [0, 1, 2]
+    assert len(pd.read_csv(job.reports / "history.csv")) == 3
 
 
 def test_training_learns(job, samples):
@@ -73,7 +87,7 @@ def test_training_learns(job, samples):
     small = with_params(
         job, epochs=30, batch_size=16, width=8, crop_padding=0, flip=False, progressive_sizes=[]
     )
-    train(small)
+    train(small, ALONE)
     assert pd.read_csv(job.reports / "history.csv")["train_top1"].iloc[-1] > 0.9
 
 
@@ -91,9 +105,9 @@ def test_training_learns(job, samples):
 )
 def test_options_change_the_result(job, changes):
     plain = with_params(job, epochs=1)
-    train(plain)
+    train(plain, ALONE)
     before = (job.models / "model.safetensors").read_bytes()
-    train(with_params(plain, **changes))
+    train(with_params(plain, **changes), ALONE)
     assert (job.models / "model.safetensors").read_bytes() != before
     assert pd.read_csv(job.reports / "history.csv").notna().all(axis=None)
 
@@ -104,18 +118,17 @@ def test_averaged_weights_lag_behind_the_current_ones(job):
     initial = build_resnet(config, job.params.seed).stem[0].weight.numpy()
     distances = []
     for decay in (0.0, 0.9999):
-        train(with_params(job, ema_decay=decay, whiten_stem=False))
+        train(with_params(job, ema_decay=decay, whiten_stem=False), ALONE)
         distances.append(
             np.abs(load_file(job.models / "model.safetensors")["stem.0.weight"] - initial).max()
         )
     assert distances[1] < 0.01 * distances[0]
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_same_params_give_the_same_bytes(job, workers):
+def test_same_params_give_the_same_bytes(job):
     results = []
     for seed in (0, 0, 1):
-        run_workers(train, with_params(job, seed=seed, workers=workers), workers, "cpu")
+        train(with_params(job, seed=seed), ALONE)
         results.append(
             (
                 (job.models / "model.safetensors").read_bytes(),
@@ -126,72 +139,113 @@ def test_same_params_give_the_same_bytes(job, workers):
     assert results[0][0] != results[2][0]
 
 
-def save_gradients(job: Job) -> None:
-    """Write this worker's gradients of its part of 128 images, averaged over all workers."""
-    save_averaged_gradients(job, worker_rank(), worker_count())
+def test_history_is_what_the_images_give(job, monkeypatch):
+    """Loss and accuracy of training images, against those of the first logits, computed here."""
+    found = []
+
+    def noted_step(state, batch, lr, group):
+        logits = state.network(batch.images, 32)
+        loss = paddle.nn.functional.cross_entropy(logits, batch.labels, label_smoothing=0.1)
+        correct = (logits.argmax(1) == batch.labels).astype("float32").mean()
+        found.append((float(loss), float(correct)))
+        state.network.train()
+        return train_step(state, batch, lr, group)
+
+    monkeypatch.setattr("stages.training.loop.train_step", noted_step)
+    train(with_params(job, epochs=1, label_smoothing=0.1), ALONE)
+    row = pd.read_csv(job.reports / "history.csv").iloc[0]
+    assert len(found) == 400 // 64
+    expected = np.mean(found, axis=0)
+    np.testing.assert_allclose([row["train_loss"], row["train_top1"]], expected, rtol=1e-4)
 
 
-def save_averaged_gradients(job: Job, part: int, parts: int) -> None:
-    images = np.random.default_rng(0).standard_normal((128, 3, 32, 32), np.float32)
-    rows = slice(part * 128 // parts, (part + 1) * 128 // parts)
-    network = build_resnet(ResNetConfig(job.params.depth, job.params.width), seed=0)
-    labels = paddle.arange(128)[rows] % 100
-    paddle.nn.functional.cross_entropy(network(paddle.to_tensor(images[rows])), labels).backward()
-    gradients = [weight.grad for weight in weights_of(network)]
-    average_over_workers(gradients)
-    np.savez(job.models / f"{part}.npz", *[gradient.numpy() for gradient in gradients])
-
-
-def test_gradients_of_two_workers_are_the_mean_of_their_halves(job, tmp_path):
-    """Every tensor, against one process that takes the halves one after the other."""
-    run_workers(save_gradients, job, 2, "cpu")
-    alone = replace(job, models=tmp_path / "alone")
-    alone.models.mkdir()
-    for part in (0, 1):
-        save_averaged_gradients(alone, part, 2)
-    halves = [np.load(alone.models / f"{part}.npz") for part in (0, 1)]
-    found = [np.load(job.models / f"{part}.npz") for part in (0, 1)]
-    assert len(found[0].files) > 60
-    for name in found[0].files:
-        expected = (halves[0][name] + halves[1][name]) / 2
-        np.testing.assert_array_equal(found[0][name], found[1][name])
-        np.testing.assert_allclose(found[0][name], expected, atol=1e-5 * np.abs(expected).max())
-
-
-def test_batch_norm_statistics_are_the_mean_over_workers(job):
-    """Whole-batch statistics of the first layer follow from the data alone, up to the last step."""
-    still = with_params(job, epochs=1, batch_size=400, lr=1e-9, flip=False, crop_padding=0)
-    means = []
-    for workers in (1, 2):
-        run_workers(train, still, workers, "cpu")
-        means.append(load_file(job.models / "model.safetensors")["stem.1._mean"])
-    np.testing.assert_allclose(means[1], means[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("workers", [1, 2])
-def test_diverging_training_stops_in_one_line(job, workers):
+@pytest.mark.parametrize("look_every", [3, 100])
+def test_diverging_training_stops_in_one_line(job, look_every):
+    """However many steps an epoch has between two looks at the loss."""
     hopeless = with_params(job, lr=100.0, weight_decay=1.0, warmup=0.0, epochs=20)
     with pytest.raises(
         PipelineError, match=r"the (mean|validation) loss is .* epoch \d.*smaller lr"
     ):
-        run_workers(train, hopeless, workers, "cpu")
+        train(replace(hopeless, look_every=look_every), ALONE)
     assert not (job.models / "model.safetensors").exists()
 
 
 def test_batch_larger_than_the_data_is_refused(job):
-    for workers in (1, 2):
-        with pytest.raises(
-            PipelineError, match=r"^params.yaml: batch_size: 512 exceeds the 400 training images$"
-        ):
-            run_workers(train, with_params(job, batch_size=512), workers, "cpu")
+    with pytest.raises(
+        PipelineError, match=r"^params.yaml: batch_size: 512 exceeds the 400 training images$"
+    ):
+        train(with_params(job, batch_size=512), ALONE)
+
+
+def weights_after(job: Job, data: Samples, steps: int, loss_scale: int) -> list[np.ndarray]:
+    """The weights when so many steps are done with the loss multiplied by `loss_scale`."""
+    state = TrainingState.initial(job.params, data, "cpu", "float32", ALONE)
+    state.loss_scale = loss_scale
+    state.optimizer = make_optimizer(state.network, job.params, loss_scale)
+    plan = EpochPlan(DeviceImages(data), job.params, 0, ALONE)
+    state.network.train()
+    for step in range(steps):
+        train_step(state, plan.batch(step), 0.05, ALONE)
+    return [weight.numpy() for weight in state.weights]
+
+
+def test_scale_of_the_loss_changes_no_bit(job):
+    """A power of two, divided out of the learning rate and multiplied into the weight decay."""
+    data = load_split(job.processed / "train.npz")
+    plain, again, scaled = (weights_after(job, data, 6, scale) for scale in (1, 1, 128))
+    for one, other, third in zip(plain, again, scaled, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one, third)
+    first = weights_after(job, data, 0, 1)
+    assert not np.array_equal(plain[0], first[0])
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_optimizer_of_all_weights_at_once_gives_the_bits_of_one_by_one(nesterov):
+    """And these are the update rule: velocity, Nesterov's look ahead, decay of some weights."""
+    params = load(TrainParameters).replace(weight_decay=0.01, momentum=0.9, nesterov=nesterov)
+    networks = [build_resnet(ResNetConfig(20, 2), seed=0) for _ in range(3)]
+    together = make_optimizer(networks[0], params)
+    alone = paddle.optimizer.Momentum(
+        0.1,
+        0.9,
+        parameters=[
+            {
+                "params": [w for w in weights_of(networks[1]) if (w.ndim > 1) == decayed],
+                "weight_decay": 0.01 if decayed else 0.0,
+            }
+            for decayed in (True, False)
+        ],
+        use_nesterov=nesterov,
+    )
+    together.set_lr(0.1)
+    velocities = [np.zeros(w.shape, np.float32) for w in weights_of(networks[2])]
+    for turn in range(4):
+        images = np.random.default_rng(turn).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+        for network in networks[:2]:
+            (network(paddle.to_tensor(images)) ** 2).mean().backward()
+        gradients = [weight.grad.numpy() for weight in weights_of(networks[0])]
+        for i, weight in enumerate(weights_of(networks[2])):
+            value = weight.numpy()
+            gradient = gradients[i] + (0.01 * value if weight.ndim > 1 else 0)
+            velocities[i] = 0.9 * velocities[i] + gradient
+            change = gradient + 0.9 * velocities[i] if nesterov else velocities[i]
+            weight.set_value((value - 0.1 * change).astype(np.float32))
+        for optimizer in (together, alone):
+            optimizer.step()
+            optimizer.clear_grad(set_to_zero=False)
+    for first, second, rule in zip(*map(weights_of, networks), strict=True):
+        np.testing.assert_array_equal(first.numpy(), second.numpy())
+        np.testing.assert_allclose(first.numpy(), rule.numpy(), rtol=1e-3, atol=1e-5)
 
 
 def test_weight_decay_is_on_weights_only():
     network = build_resnet(ResNetConfig(20, 2), seed=0)
-    params = replace(load(TrainParameters), weight_decay=0.5, momentum=0.0, nesterov=False, lr=0.1)
+    params = load(TrainParameters).replace(weight_decay=0.5, momentum=0.0, nesterov=False)
     optimizer = make_optimizer(network, params)
     before = [weight.numpy() for weight in weights_of(network)]
-    (network(paddle.zeros([2, 3, 32, 32])).sum() * 0).backward()
+    (network(paddle.zeros([2, 32, 32, 3])).sum() * 0).backward()
+    optimizer.set_lr(0.1)
     optimizer.step()
     for weight, initial in zip(weights_of(network), before, strict=True):
         factor = 0.95 if weight.ndim > 1 else 1.0
@@ -206,3 +260,27 @@ def test_temperature_makes_overconfident_logits_honest():
     assert fit_temperature(3 * honest, labels) == pytest.approx(3, rel=0.03)
     assert fit_temperature(honest, labels) == pytest.approx(1, rel=0.03)
     assert fit_temperature(np.zeros((2, 10), np.float32), np.zeros(2, int)) > 0
+
+
+@pytest.mark.parametrize(("labels", "expected"), [("best", 0.05), ("worst", 20.0)])
+def test_temperature_stays_within_bounds(labels, expected):
+    logits = np.random.default_rng(0).normal(0, 2, (100, 10)).astype(np.float32)
+    extreme = logits.argmax(1) if labels == "best" else logits.argmin(1)
+    assert fit_temperature(logits, extreme) == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_temperature_is_where_the_loss_is_lowest_to_four_digits(seed):
+    """Against SciPy's bounded minimiser."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 2, (2000, 100)).astype(np.float32)
+    labels = (rng.uniform(0.3, 3) * logits + rng.gumbel(size=logits.shape)).argmax(1)
+
+    def loss(log_temperature: float) -> float:
+        scaled = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), 1)
+        return -float(scaled[np.arange(2000), labels].mean())
+
+    best = minimize_scalar(
+        loss, bounds=np.log([0.05, 20]), method="bounded", options={"xatol": 1e-8}
+    )
+    assert fit_temperature(logits, labels) == float(f"{np.exp(best.x):.4g}")

@@ -1,4 +1,4 @@
-"""Draws a small data set in the official format, for the demo and the tests: no network needed.
+"""Makes a small synthetic data set in the official format: the demo and the tests need no network.
 
 100 classes in 20 superclasses: a superclass is a colour on a background pattern, a class adds one
 of five shapes. A small network learns them in a minute.
@@ -29,7 +29,7 @@ SEED = 20
 
 
 def write_synthetic_archive(path: Path) -> None:
-    """Write `cifar-100-python.tar.gz` with drawn images; the same bytes at every call."""
+    """Write `cifar-100-python.tar.gz` with synthetic images; the same bytes at every call."""
     coarse_names = sorted(f"{colour} on {pattern}" for colour in COLOURS for pattern in PATTERNS)
     fine_names = sorted(
         f"{colour} {shape} on {pattern}"

@@ -7,32 +7,27 @@ import paddle
 from numpy.typing import NDArray
 from paddle.static import InputSpec
 
-from stages.network.batch_norm import BatchNorm
-from stages.network.convolution import Convolution
-from stages.network.inputs import normalise
+from stages.network.resnet import ResNet, plain_layers
 from stages.network.storage import TrainedModel
 
 
-class NormalisedNetwork(paddle.nn.Layer):
-    """uint8 images (N, 3, 32, 32) to logits: the network with the normalisation before it."""
+class ChannelsFirst(paddle.nn.Layer):
+    """uint8 images (N, 3, 32, 32) to logits, as users of other formats expect them."""
 
-    def __init__(self, model: TrainedModel) -> None:
+    def __init__(self, network: ResNet) -> None:
         super().__init__()
-        self.network = model.network
-        self.mean, self.std = model.mean, model.std
+        self.network = network
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Normalise and classify."""
-        return self.network(normalise(images, self.mean, self.std))
+        """Classify."""
+        return self.network(images.transpose([0, 2, 3, 1]))
 
 
 def save_program(model: TrainedModel, folder: Path) -> None:
     """Write model.json and model.pdiparams into `folder`; of plain operators, for any device."""
-    for layer in model.network.sublayers():
-        if isinstance(layer, BatchNorm | Convolution):
-            layer.compiled = False
     spec = InputSpec([None, 3, 32, 32], "uint8", "images")
-    paddle.jit.save(NormalisedNetwork(model), str(folder / "model"), input_spec=[spec])
+    with plain_layers(model.network):
+        paddle.jit.save(ChannelsFirst(model.network), str(folder / "model"), input_spec=[spec])
 
 
 def program_logits(folder: Path, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -84,8 +84,8 @@ def onnx_model(model: TrainedModel) -> onnx.ModelProto:
     config = model.network.config
     tensors = {name: tensor.numpy() for name, tensor in model.network.state_dict().items()}
     graph = Graph(tensors)
-    scale = graph.constant("input.scale", (1 / (255 * model.std)).reshape(1, 3, 1, 1))
-    shift = graph.constant("input.shift", (model.mean / model.std).reshape(1, 3, 1, 1))
+    mean, std = (tensors[name].reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    scale, shift = graph.constant("scale", 1 / (255 * std)), graph.constant("shift", mean / std)
     x = graph.node("Cast", "images", to=TensorProto.FLOAT)
     x = graph.node("Sub", graph.node("Mul", x, scale), shift)
     x = graph.node(

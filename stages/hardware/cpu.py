@@ -1,14 +1,21 @@
-"""Prepares a process for Paddle on the CPU: BLAS code path, threads, cores, memory, signals.
+"""Prepares a process for Paddle on the CPU: environment, threads, BLAS code path, memory, signals.
 
-Call `prepare` before all that imports Paddle: its BLAS reads the environment once.
+Call `prepare` before all that imports Paddle: its libraries read the environment once.
 """
 
+import contextlib
 import ctypes
+import io
 import os
 import signal
 import sys
 import warnings
 from pathlib import Path
+
+from stages.running.errors import PipelineError
+
+# Settings of threads and of arithmetic that a shell may hold; the params decide these here.
+OVERRIDDEN = ("OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_DEFAULT_FPMATH", "DNNL_DEFAULT_FPMATH")
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -33,27 +40,39 @@ def core_quota(cpu_max: Path) -> float | None:
         return None
 
 
+def choose_threads(wanted: int | str) -> int:
+    """The number of threads: `wanted`, or for `auto` one per core that this process may use.
+
+    Raises `PipelineError` if more are wanted than there are cores.
+    """
+    cores = len(available_cores())
+    if isinstance(wanted, int) and wanted > cores:
+        raise PipelineError(
+            f"params.yaml: threads: {wanted} was asked for, but this machine has {cores} cores; "
+            "give at most that, or auto"
+        )
+    return wanted if isinstance(wanted, int) else cores
+
+
 def prepare(threads: int) -> None:
-    """Import Paddle, with the environment set for `threads` threads here and in each child."""
-    set_threads(threads)
+    """Import Paddle for `threads` threads, whatever the environment of the caller holds."""
+    for name in [name for name in os.environ if name.startswith(OVERRIDDEN)]:
+        del os.environ[name]
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ.setdefault("GLOG_minloglevel", "2")
-    # Paddle warns of a missing ccache, of its own batch norm and the like: nothing that a user of
-    # this pipeline can act on. The variable is for child processes.
+    # Paddle warns of a missing ccache and the like: nothing that a user of this pipeline can act
+    # on. The variable is for child processes.
     os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"paddle\.")
     code_path = blas_code_path(Path("/proc/cpuinfo"))
     if code_path is not None:
-        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", code_path)
+        os.environ["MKL_DEBUG_CPU_TYPE"] = code_path
     keep_memory()
-    import paddle  # noqa: F401
+    with contextlib.redirect_stderr(io.StringIO()):  # it warns of more than one OpenMP thread
+        import paddle  # noqa: F401
 
     # Paddle has put its own handler, which prints a page, in the place of what Python knows.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-
-
-def set_threads(threads: int) -> None:
-    """Set the number of BLAS threads for processes that are started from now on."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
 
 
 def blas_code_path(cpuinfo: Path) -> str | None:
@@ -84,14 +103,3 @@ def keep_memory() -> None:
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         libc.mallopt(M_TOP_PAD, 64 * 2**20)
-
-
-def pin(worker: int, workers: int) -> None:
-    """Tie this process to its equal share of the available cores.
-
-    Not where a quota sets their number: that is time on any core, and others may have the first.
-    """
-    cores = available_cores()
-    share = len(cores) // workers
-    if share and hasattr(os, "sched_setaffinity") and len(cores) == len(os.sched_getaffinity(0)):
-        os.sched_setaffinity(0, cores[worker * share : (worker + 1) * share])

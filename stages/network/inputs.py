@@ -1,4 +1,4 @@
-"""From bytes to what a network takes: normalised channels, at the wanted size."""
+"""From bytes to what the layers take: normalised channels, at the wanted size."""
 
 import numpy as np
 import paddle
@@ -17,17 +17,18 @@ def channel_statistics(
     return mean.astype(np.float32), std.astype(np.float32)
 
 
-def normalise(
-    images: paddle.Tensor, mean: NDArray[np.float32], std: NDArray[np.float32]
-) -> paddle.Tensor:
-    """uint8 images (N, 3, H, W) to float32 with about zero mean and unit deviation per channel."""
-    scale = paddle.to_tensor((1 / (255 * std)).reshape(1, 3, 1, 1))
-    shift = paddle.to_tensor((mean / std).reshape(1, 3, 1, 1))
-    return images.astype("float32") * scale - shift
+def normalise(images: paddle.Tensor, mean: paddle.Tensor, std: paddle.Tensor) -> paddle.Tensor:
+    """Images (N, H, W, 3) on the scale 0 to 255, of any type, to float32 of mean 0 and deviation 1.
+
+    `mean` and `std` (3,) are those of each channel, on the scale 0 to 1.
+    """
+    return images.astype("float32") * (1 / (255 * std)) - mean / std
 
 
-def resize(images: paddle.Tensor, size: int) -> paddle.Tensor:
-    """Scale images (N, 3, S, S) to (N, 3, size, size), bilinearly."""
-    if images.shape[-1] == size:
+def resize(images: paddle.Tensor, size: int | None) -> paddle.Tensor:
+    """Scale images (N, S, S, C) to (N, size, size, C), bilinearly; not at all for `None`."""
+    if size is None or images.shape[1:3] == [size, size]:
         return images
-    return F.interpolate(images, [size, size], mode="bilinear", align_corners=False)
+    return F.interpolate(
+        images, [size, size], mode="bilinear", align_corners=False, data_format="NHWC"
+    )

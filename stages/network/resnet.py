@@ -4,17 +4,24 @@ He et al., "Deep Residual Learning for Image Recognition" (https://arxiv.org/abs
 four groups of blocks for ImageNet depths (table 1), three for CIFAR depths (section 4.2).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import paddle
+from numpy.typing import NDArray
 from paddle import nn
 
-from stages.network.batch_norm import BatchNorm
-from stages.network.convolution import Conv1x1, Conv3x3
+from stages.network import onednn
+from stages.network.inputs import normalise, resize
+from stages.network.layers import BatchNorm, Convolution
+from stages.network.trunk import Trunk
 
 BASIC_DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 BOTTLENECK_DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 CIFAR_DEPTHS = {depth: ((depth - 2) // 6,) * 3 for depth in (20, 32, 44, 56, 110)}
+HALF = np.full(3, 0.5, np.float32)  # the mean and deviation where none are given
 BLOCKS_PER_GROUP = BASIC_DEPTHS | BOTTLENECK_DEPTHS | CIFAR_DEPTHS
 
 
@@ -35,9 +42,9 @@ class BasicBlock(nn.Layer):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = Conv3x3(in_channels, channels, stride)
+        self.conv1 = Convolution(in_channels, channels, 3, stride)
         self.norm1 = BatchNorm(channels)
-        self.conv2 = Conv3x3(channels, channels)
+        self.conv2 = Convolution(channels, channels, 3)
         self.last_norm = BatchNorm(channels)
         self.shortcut = _shortcut(in_channels, channels, stride)
 
@@ -45,6 +52,10 @@ class BasicBlock(nn.Layer):
         """Add the residual to the shortcut."""
         residual = self.norm1(self.conv1(x))
         return self.last_norm(self.conv2(residual), self.shortcut(x))
+
+    def units(self) -> list[tuple[nn.Layer, nn.Layer]]:
+        """The convolutions of the residual, each with its batch norm."""
+        return [(self.conv1, self.norm1), (self.conv2, self.last_norm)]
 
 
 class BottleneckBlock(nn.Layer):
@@ -54,11 +65,11 @@ class BottleneckBlock(nn.Layer):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = Conv1x1(in_channels, channels)
+        self.conv1 = Convolution(in_channels, channels, 1)
         self.norm1 = BatchNorm(channels)
-        self.conv2 = Conv3x3(channels, channels, stride)
+        self.conv2 = Convolution(channels, channels, 3, stride)
         self.norm2 = BatchNorm(channels)
-        self.conv3 = Conv1x1(channels, 4 * channels)
+        self.conv3 = Convolution(channels, 4 * channels, 1)
         self.last_norm = BatchNorm(4 * channels)
         self.shortcut = _shortcut(in_channels, 4 * channels, stride)
 
@@ -68,28 +79,50 @@ class BottleneckBlock(nn.Layer):
         residual = self.norm2(self.conv2(residual))
         return self.last_norm(self.conv3(residual), self.shortcut(x))
 
+    def units(self) -> list[tuple[nn.Layer, nn.Layer]]:
+        """The convolutions of the residual, each with its batch norm."""
+        return [
+            (self.conv1, self.norm1),
+            (self.conv2, self.norm2),
+            (self.conv3, self.last_norm),
+        ]
+
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Layer:
     """The identity where shapes allow it, else a 1×1 projection (option B of the paper)."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     return nn.Sequential(
-        Conv1x1(in_channels, out_channels, stride), BatchNorm(out_channels, relu=False)
+        Convolution(in_channels, out_channels, 1, stride), BatchNorm(out_channels, relu=False)
     )
 
 
 class ResNet(nn.Layer):
-    """Normalised images (N, 3, H, W) to logits (N, classes)."""
+    """Images (N, H, W, 3), uint8 or float32 on the scale 0 to 255, to logits (N, classes).
 
-    def __init__(self, config: ResNetConfig) -> None:
+    mean, std: buffers (3,) of float32, by which the channels red, green and blue are normalised, on
+    the scale 0 to 1 · precision: float32, bfloat16 or float16, in which the convolutions compute;
+    parameters, statistics and logits are float32 · engine: oneDNN's, for the CPU, or None for
+    Paddle's own layers.
+    """
+
+    def __init__(
+        self,
+        config: ResNetConfig,
+        mean: NDArray[np.float32] | None = None,
+        std: NDArray[np.float32] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
+        self.precision = "float32"
+        self.register_buffer("mean", paddle.to_tensor(HALF if mean is None else mean))
+        self.register_buffer("std", paddle.to_tensor(HALF if std is None else std))
         block = BottleneckBlock if config.depth in BOTTLENECK_DEPTHS else BasicBlock
         if config.stem == "cifar":
-            self.stem = nn.Sequential(Conv3x3(3, config.width), BatchNorm(config.width))
+            self.stem = nn.Sequential(Convolution(3, config.width, 3), BatchNorm(config.width))
         else:
             self.stem = nn.Sequential(
-                nn.Conv2D(3, config.width, 7, 2, 3, bias_attr=False, data_format="NHWC"),
+                Convolution(3, config.width, 7, 2),
                 BatchNorm(config.width),
                 nn.MaxPool2D(3, 2, 1, data_format="NHWC"),
             )
@@ -104,11 +137,48 @@ class ResNet(nn.Layer):
             groups.append(nn.Sequential(*layers))
         self.groups = nn.Sequential(*groups)
         self.classifier = nn.Linear(channels, config.classes)
+        self.engine = Trunk() if onednn.available() else None
 
-    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """Compute the logits of a batch; within, channels are the last axis."""
-        features = self.groups(self.stem(x.transpose([0, 2, 3, 1])))
-        return self.classifier(features.mean([1, 2]))
+    def forward(self, images: paddle.Tensor, size: int | None = None) -> paddle.Tensor:
+        """Logits of a batch, whose images are scaled to `size` × `size` first if that is given.
+
+        In evaluation mode the engine gives no gradients. It folds batch norm into the convolutions
+        at the first batch after each call of `eval()`.
+        """
+        x = resize(normalise(images, self.mean, self.std), size)
+        return self.classifier(self.features(x).mean([1, 2]))
+
+    def features(self, x: paddle.Tensor) -> paddle.Tensor:
+        """The maps (N, H', W', C) of the last block, from normalised images (N, H, W, 3)."""
+        if self.engine is None or not x.place.is_cpu_place():
+            half = self.precision != "float32"
+            with paddle.amp.auto_cast(half, dtype=self.precision if half else "float16"):
+                return self.groups(self.stem(x)).astype("float32")
+        if not self.engine.parts:
+            self.engine.attach(self)
+        if self.training:
+            return self.engine.forward(x, self.precision)
+        return self.engine.infer(x, self.precision)
+
+    def eval(self) -> None:
+        """Switch to evaluation mode, with the parameters as they are now."""
+        super().eval()
+        if self.engine is not None:
+            self.engine.refold()
+
+    def set_precision(self, precision: str) -> None:
+        """Compute the convolutions in float32, bfloat16 or float16 from now on."""
+        self.precision = precision
+
+
+@contextmanager
+def plain_layers(network: ResNet) -> Iterator[None]:
+    """Within, the network runs by Paddle's own layers alone: for tracing, hooks and comparisons."""
+    engine, network.engine = network.engine, None
+    try:
+        yield
+    finally:
+        network.engine = engine
 
 
 def weights_of(network: nn.Layer) -> list[paddle.Tensor]:
@@ -122,7 +192,12 @@ def statistics_of(network: nn.Layer) -> list[paddle.Tensor]:
 
 
 def build_resnet(
-    config: ResNetConfig, seed: int, zero_init_residual: bool = False, dirac_init: bool = False
+    config: ResNetConfig,
+    seed: int,
+    mean: NDArray[np.float32] | None = None,
+    std: NDArray[np.float32] | None = None,
+    zero_init_residual: bool = False,
+    dirac_init: bool = False,
 ) -> ResNet:
     """A ResNet with He initialisation (https://arxiv.org/abs/1502.01852), the same for one `seed`.
 
@@ -132,7 +207,7 @@ def build_resnet(
     as there are input channels (Jordan, https://arxiv.org/abs/2404.00498, section 3.3).
     """
     paddle.seed(seed)
-    network = ResNet(config)
+    network = ResNet(config, mean, std)
     he_normal = nn.initializer.KaimingNormal()
     for layer in network.sublayers():
         if isinstance(layer, nn.Conv2D):
@@ -140,7 +215,7 @@ def build_resnet(
         elif zero_init_residual and isinstance(layer, BasicBlock | BottleneckBlock):
             nn.initializer.Constant(0.0)(layer.last_norm.weight)
     for layer in network.groups.sublayers() if dirac_init else ():
-        if isinstance(layer, Conv3x3):
+        if isinstance(layer, Convolution) and layer.weight.shape[-1] == 3:
             _pass_input_on(layer.weight)
     return network
 

@@ -11,32 +11,25 @@ import safetensors
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from stages.network.inputs import normalise
 from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
 from stages.running.errors import PipelineError, reason_of
 from stages.running.outputs import replacing, write_text
 
-FORMAT = 2
-WIDEST = 512  # of the networks that params.yaml allows
+FORMAT = 3
+MAX_WIDTH = 512  # of the networks that params.yaml allows
 
 
 @dataclass(frozen=True)
 class TrainedModel:
     """A network in evaluation mode, and all else that is needed to use it.
 
-    mean and std: float32 (3,), on the scale 0 to 1, per channel red, green, blue · temperature:
-    what logits are divided by, so that their softmax is as often right as it says.
+    temperature: what logits are divided by, so that the probabilities of their softmax are
+    calibrated.
     """
 
     network: ResNet
-    mean: NDArray[np.float32]
-    std: NDArray[np.float32]
     temperature: float
     class_names: dict[str, list[Any]]
-
-    def normalise(self, images: NDArray[np.uint8]) -> paddle.Tensor:
-        """uint8 images (N, 3, H, W) to the float32 tensor that the network takes."""
-        return normalise(paddle.to_tensor(images), self.mean, self.std)
 
 
 def save_weights(path: Path, network: ResNet) -> None:
@@ -58,26 +51,26 @@ def save_tensors(
 
 def save_description(
     path: Path,
-    config: ResNetConfig,
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
+    network: ResNet,
     temperature: float,
     class_names: dict[str, list[Any]],
     training: dict[str, Any],
 ) -> None:
     """Write what is needed beside the weights to use the network, as JSON.
 
-    `training` says what it was trained with: params, numbers of images.
+    `training` says what it was trained with: params, numbers of images, device and precision. The
+    mean and deviation of the input are for readers: the weights have them too.
     """
     description = {
         "format": FORMAT,
-        "network": {"family": "resnet", **asdict(config)},
+        "network": {"family": "resnet", **asdict(network.config)},
         "input": {
-            "layout": "NCHW",
+            "layout": "NHWC",
             "channels": "RGB",
+            "scale": [0, 255],
             "size": 32,
-            "mean": [float(value) for value in mean],
-            "std": [float(value) for value in std],
+            "mean": network.mean.tolist(),
+            "std": network.std.tolist(),
         },
         "temperature": temperature,
         "classes": class_names,
@@ -96,9 +89,8 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
         if stored["format"] != FORMAT or stored["network"].pop("family") != "resnet":
             raise ValueError("written by another version")
         config = ResNetConfig(**stored["network"])
-        mean, std = (np.array(stored["input"][key], np.float32) for key in ("mean", "std"))
         temperature, class_names = float(stored["temperature"]), stored["classes"]
-        _check(config, mean, std, temperature, class_names)
+        _check(config, temperature, class_names)
         tensors = load_file(weights)
     except FileNotFoundError as error:
         raise PipelineError(f"{error.filename or weights}: not found; run `dvc repro`") from None
@@ -115,7 +107,7 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
         raise PipelineError(
             f"{description}: not the description of a model ({reason_of(error)})"
         ) from None
-    if sum(tensor.size for tensor in tensors.values()) < _fewest_weights(config):
+    if sum(tensor.size for tensor in tensors.values()) < _min_weights(config):
         raise PipelineError(f"{weights} does not fit {description}: it is too small")
     network = ResNet(config)
     expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -130,39 +122,33 @@ def load_model(weights: Path, description: Path) -> TrainedModel:
     for name, value in tensors.items():
         if value.dtype != np.float32 or not np.isfinite(value).all():
             raise PipelineError(f"{weights}: tensor {name} is not of finite float32 numbers")
+    if not (tensors["std"] > 0).all():
+        raise PipelineError(f"{weights}: tensor std is not of numbers above 0")
     network.set_state_dict({name: paddle.to_tensor(value) for name, value in tensors.items()})
     network.eval()
-    return TrainedModel(network, mean, std, temperature, class_names)
+    return TrainedModel(network, temperature, class_names)
 
 
-def _fewest_weights(config: ResNetConfig) -> int:
+def _min_weights(config: ResNetConfig) -> int:
     """Of one 3×3 convolution per block: no memory is taken for a network that is not there."""
     blocks = enumerate(BLOCKS_PER_GROUP[config.depth])
     return sum(count * 9 * (config.width * 2**group) ** 2 for group, count in blocks)
 
 
-def _check(
-    config: ResNetConfig,
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-    temperature: float,
-    class_names: dict[str, list[Any]],
-) -> None:
+def _check(config: ResNetConfig, temperature: float, class_names: dict[str, list[Any]]) -> None:
     """Raise `ValueError` for a value that `save_description` would not write."""
     fine, coarse, coarse_of_fine = (
         class_names[key] for key in ("fine", "coarse", "coarse_of_fine")
     )
-    positive = np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()
-    right = {
+    allowed = {
         f"depth {config.depth}": config.depth in BLOCKS_PER_GROUP,
         f"stem {config.stem}": config.stem in ("cifar", "imagenet"),
-        f"width {config.width}": isinstance(config.width, int) and 1 <= config.width <= WIDEST,
+        f"width {config.width}": isinstance(config.width, int) and 1 <= config.width <= MAX_WIDTH,
         "number of classes": len(fine) == len(coarse_of_fine) == config.classes,
         "class name": all(isinstance(name, str) for name in [*fine, *coarse]),
         "superclass": all(label in range(len(coarse)) for label in coarse_of_fine),
-        "mean or std": mean.shape == std.shape == (3,) and positive,
         f"temperature {temperature}": 0 < temperature < np.inf,
     }
-    for what, is_right in right.items():
-        if not is_right:
-            raise ValueError(f"no model of this pipeline has this {what}")
+    for what, is_allowed in allowed.items():
+        if not is_allowed:
+            raise ValueError(f"unsupported {what}")

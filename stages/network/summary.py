@@ -8,7 +8,7 @@ import paddle
 import pandas as pd
 from paddle import nn
 
-from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig, weights_of
+from stages.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig, plain_layers, weights_of
 
 
 def summarise(network: ResNet, size: int = 32) -> pd.DataFrame:
@@ -46,8 +46,8 @@ def summarise(network: ResNet, size: int = 32) -> pd.DataFrame:
     ]
     training = network.training
     network.eval()
-    with paddle.no_grad():
-        network(paddle.zeros([1, 3, size, size]))
+    with paddle.no_grad(), plain_layers(network):  # hooks see layers that run themselves
+        network(paddle.zeros([1, size, size, 3]))
     network.train() if training else network.eval()
     for hook in hooks:
         hook.remove()

@@ -2,13 +2,13 @@
 
 from stages.parameters.download import DownloadParameters
 from stages.parameters.evaluate import EvaluateParameters
-from stages.parameters.loading import load
+from stages.parameters.loading import StageParameters, load
 from stages.parameters.preprocess import PreprocessParameters
 from stages.parameters.render import RenderParameters
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
 
-VIEWS = {
+SCHEMAS: dict[str, type[StageParameters]] = {
     "download": DownloadParameters,
     "preprocess": PreprocessParameters,
     "train": TrainParameters,
@@ -18,9 +18,9 @@ VIEWS = {
 
 
 def main() -> None:
-    """Load the view of each stage; the first bad key raises `PipelineError`."""
-    for view in VIEWS.values():
-        load(view)
+    """Load the params of each stage; the first bad key raises `PipelineError`."""
+    for schema in SCHEMAS.values():
+        load(schema)
 
 
 if __name__ == "__main__":

@@ -1,14 +1,19 @@
 """The params that the stage `download` reads."""
 
-from dataclasses import dataclass
+from typing import Literal
 
-from stages.parameters.loading import choice, text
+from pydantic import Field
+
+from stages.parameters.loading import StageParameters
 
 
-@dataclass(frozen=True)
-class DownloadParameters:
+class DownloadParameters(StageParameters):
     """Which data set, and where the official archive lies."""
 
-    dataset: str = choice("cifar100", "synthetic")
-    archive_url: str = text(r"https?://\S+", "an http:// or https:// address")
-    archive_md5: str = text(r"[0-9a-f]{32}", "32 lower-case hexadecimal digits, in quotes")
+    dataset: Literal["cifar100", "synthetic"]
+    archive_url: str = Field(
+        pattern=r"^https?://\S+$", description="an http:// or https:// address"
+    )
+    archive_md5: str = Field(
+        pattern="^[0-9a-f]{32}$", description="32 lower-case hexadecimal digits, in quotes"
+    )

@@ -1,15 +1,16 @@
 """The params that the stage `evaluate` reads."""
 
-from dataclasses import dataclass
+from typing import Literal
 
-from stages.parameters.loading import choice, switch, whole
+from pydantic import Field
+
+from stages.parameters.loading import StageParameters
 
 
-@dataclass(frozen=True)
-class EvaluateParameters:
+class EvaluateParameters(StageParameters):
     """How the test split is scored."""
 
-    eval_batch_size: int = whole(1, 10_000)
-    eval_flip: bool = switch()
-    calibration_bins: int = whole(1, 1000)
-    device: str = choice("auto", "cpu", "gpu")
+    eval_batch_size: int = Field(ge=1, le=10_000)
+    eval_flip: bool
+    calibration_bins: int = Field(ge=1, le=1000)
+    device: Literal["auto", "cpu", "gpu"]

@@ -1,169 +1,157 @@
-"""Reads params.yaml into the typed, frozen view of one stage, or says in one line what is wrong."""
+"""Reads params.yaml into the model of one stage, or says in one line what is wrong."""
 
-import dataclasses
 import difflib
-import itertools
-import math
+import os
 import re
 import reprlib
-from collections.abc import Callable
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from ruamel.yaml import YAML
 
 from stages.running.errors import PipelineError, reason_of
 
-View = TypeVar("View")
+Model = TypeVar("Model", bound="StageParameters")
+
+
+class StageParameters(BaseModel):
+    """Base of the models: frozen, strict types, finite numbers, no other keys.
+
+    Strict: `true` is no integer and "5" no number; an integer is fine where a float is expected.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def replace(self: Model, **values: Any) -> Model:
+        """A copy with other values, which are checked like those of params.yaml."""
+        return type(self)(**(self.model_dump() | values))
 
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 60
 
 
-class Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, with YAML 1.2 floats and without keys that are given twice.
+def load(
+    model: type[Model], path: Path = Path("params.yaml"), pipeline: Path = Path("dvc.yaml")
+) -> Model:
+    """Read the keys of `model` from the params file `path`.
 
-    PyYAML alone reads `1e-5` as a string, and takes the last of several values for one key.
+    Raises `PipelineError` for a missing key, a key that `pipeline` does not declare, a wrong type,
+    a value out of range, and values that do not fit together.
     """
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Raise a `yaml.YAMLError` for the second of two equal keys."""
-        names = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in names:
-                raise yaml.MarkedYAMLError(f"key {key.value} is given twice", key.start_mark)
-            names.add(str(key.value))
-        return super().construct_mapping(node, deep)
-
-
-Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+\Z"),
-    list("-+.0123456789"),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """What a key may hold: a test, and the same in words."""
-
-    holds: Callable[[Any], bool]
-    allowed: str
-
-
-def _field(holds: Callable[[Any], bool], allowed: str) -> Any:
-    return dataclasses.field(metadata={"rule": Rule(holds, allowed)})
-
-
-def _is_number(value: Any) -> bool:
-    # compared, since math.isfinite cannot take integers that no float can hold
-    is_real = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_real and -math.inf < value < math.inf
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def number(low: float, high: float) -> Any:
-    """A key that holds a finite number from `low` to `high`."""
-    return _field(lambda v: _is_number(v) and low <= v <= high, f"a number from {low} to {high}")
-
-
-def positive(high: float) -> Any:
-    """A key that holds a finite number above 0, up to `high`."""
-    return _field(lambda v: _is_number(v) and 0 < v <= high, f"a number above 0, up to {high}")
-
-
-def whole(low: int, high: int) -> Any:
-    """A key that holds an integer from `low` to `high`."""
-    return _field(
-        lambda v: _is_whole(v) and low <= v <= high, f"a whole number from {low} to {high}"
-    )
-
-
-def choice(*options: Any) -> Any:
-    """A key that holds one of `options`, of the same type."""
-    return _field(
-        lambda v: any(type(v) is type(o) and v == o for o in options),
-        "one of " + ", ".join(map(str, options)),
-    )
-
-
-def switch() -> Any:
-    """A key that holds true or false."""
-    return _field(lambda v: isinstance(v, bool), "true or false")
-
-
-def text(pattern: str, allowed: str) -> Any:
-    """A key that holds a string that matches `pattern` as a whole."""
-    return _field(lambda v: isinstance(v, str) and re.fullmatch(pattern, v) is not None, allowed)
-
-
-def auto_or_whole(low: int, high: int) -> Any:
-    """A key that holds `auto` or an integer from `low` to `high`."""
-    return _field(
-        lambda v: v == "auto" or (_is_whole(v) and low <= v <= high),
-        f"auto or a whole number from {low} to {high}",
-    )
-
-
-def rising(low: float, high: float, *, integers: bool = False) -> Any:
-    """A key that holds a list of numbers from `low` to `high`, none smaller than the one before."""
-    is_item = _is_whole if integers else _is_number
-    return _field(
-        lambda v: (
-            isinstance(v, list)
-            and all(is_item(x) and low <= x <= high for x in v)
-            and all(a <= b for a, b in itertools.pairwise(v))
-        ),
-        f"a rising list of {'whole numbers' if integers else 'numbers'} from {low} to {high}",
-    )
-
-
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Parse a YAML file whose top level is a mapping with string keys."""
+    content = read_mapping(path)
+    _refuse_undeclared_keys(content, path, pipeline)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
+        return model(**{key: content[key] for key in model.model_fields if key in content})
+    except ValidationError as error:
+        raise PipelineError(f"{path}: {_fault(model, content, error)}") from None
+
+
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """Parse a YAML file whose top level is a mapping, with the parser that DVC itself uses.
+
+    Raises `PipelineError` for a file that is missing, is not UTF-8 or YAML, has another type at
+    its top level, or gives a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: of dates, numbers
-        raise PipelineError(f"{path}: not valid YAML: {reason_of(error)}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+    except UnicodeDecodeError as error:
+        raise PipelineError(
+            f"{path}: not UTF-8 text from byte {error.start} on; save it as UTF-8"
+        ) from None
+    try:
+        content = YAML(typ="safe").load(text)
+    except Exception as error:  # of many types: of the parser, of numbers, dates, deep nesting
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        reason = reason_of(Exception(problem) if problem else error)
+        raise PipelineError(f"{path}: not valid YAML: {where}{reason}") from None
+    if not isinstance(content, dict):
         raise PipelineError(f"{path}: expected lines of the form `key: value`")
     return content
 
 
-def refuse_unknown_keys(content: dict[str, Any], path: Path, pipeline: Path) -> None:
-    """Raise `PipelineError` if `content` has a key that no stage in the pipeline file declares."""
-    stages = read_mapping(pipeline)["stages"].values()
-    known = {key for stage in stages for key in stage.get("params", [])}
-    for key in content:
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known keys: {', '.join(sorted(known))}"
-            raise PipelineError(f"{path}: unknown key {key}; {hint}")
+def declared_keys(pipeline: Path) -> set[str]:
+    """The top-level keys of params.yaml that a dvc.yaml uses, as patterns of `fnmatch`.
 
-
-def load(
-    view: type[View], path: Path = Path("params.yaml"), pipeline: Path = Path("dvc.yaml")
-) -> View:
-    """Read the keys of `view`, a dataclass whose fields were made by the functions above.
-
-    Raises `PipelineError` for a missing or unknown key, a wrong type, or a value out of range.
+    These stand in the `params:` of a stage, in each form that DVC takes, or in a template `${…}`
+    anywhere. Where a template makes up a part of a key the pattern has `*`; it is `*` alone for a
+    stage that tracks the whole file.
     """
-    content = read_mapping(path)
-    refuse_unknown_keys(content, path, pipeline)
-    values = {}
-    for field in dataclasses.fields(view):  # type: ignore[arg-type]
-        rule: Rule = field.metadata["rule"]
-        if field.name not in content:
-            raise PipelineError(f"{path}: key {field.name} is missing; give it {rule.allowed}")
-        value = content[field.name]
-        if not rule.holds(value):
-            raise PipelineError(
-                f"{path}: {field.name}: {_short.repr(value)} is not allowed; give {rule.allowed}"
+    params_file = os.path.abspath(pipeline.parent / "params.yaml")
+    declared: set[str] = set()
+    try:
+        for stage in read_mapping(pipeline).get("stages", {}).values():
+            stage = stage.get("do", stage)  # with foreach
+            for entry in stage.get("params") or []:
+                files = entry if isinstance(entry, dict) else {"params.yaml": [entry]}
+                for file, keys in files.items():
+                    place = os.path.join(pipeline.parent, stage.get("wdir") or "", file)
+                    if os.path.abspath(place) == params_file or "${" in place:
+                        declared |= set(keys or ["*"])
+        declared = {re.sub(r"\$\{.*?\}", "*", key).split(".")[0] for key in declared}
+    except (AttributeError, TypeError):
+        raise PipelineError(
+            f"{pipeline}: its stages are not of the form that DVC reads; `dvc stage list` says why"
+        ) from None
+    return declared | set(re.findall(r"\$\{\s*([^\s.{}\[]+)", pipeline.read_text("utf-8")))
+
+
+def _refuse_undeclared_keys(content: dict[Any, Any], path: Path, pipeline: Path) -> None:
+    known = declared_keys(pipeline)
+    for key in map(str, content):
+        if not any(fnmatchcase(key, pattern) for pattern in known):
+            shown = key if re.fullmatch(r"[\w.-]{1,60}", key) else _shown(key)
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = (
+                f"did you mean {near[0]}?"
+                if near
+                else f"known keys: {', '.join(sorted(known))}; "
+                f"a stage of your own declares its keys in {pipeline}"
             )
-        values[field.name] = value
-    return view(**values)
+            raise PipelineError(f"{path}: unknown key {shown}; {hint}")
+
+
+def _fault(model: type[Model], content: dict[Any, Any], error: ValidationError) -> str:
+    """The first fault, and what is allowed instead."""
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:  # keys that do not fit together
+        return str(first["ctx"]["error"])
+    key = first["loc"][0]
+    allowed = _in_words(model.model_json_schema()["properties"][key])
+    if key not in content:
+        return f"key {key} is missing; give it {allowed}"
+    return f"{key}: {_shown(content[key])} is not allowed; give {allowed}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _short.repr(value)
+    except ValueError:  # Python writes no integers of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _in_words(schema: dict[str, Any]) -> str:
+    """What a key may hold, from its JSON schema."""
+    match schema:
+        case {"description": words}:
+            return words
+        case {"anyOf": options}:
+            return " or ".join(map(_in_words, options))
+        case {"const": only}:
+            return str(only)
+        case {"enum": options}:
+            return "one of " + ", ".join(map(str, options))
+        case {"type": "boolean"}:
+            return "true or false"
+        case {"type": "array", "items": items}:
+            one = _in_words(items).removeprefix("a ")
+            return f"a rising list of {one.replace('number', 'numbers')}"
+    name = "a whole number" if schema["type"] == "integer" else "a number"
+    if "exclusiveMinimum" in schema:
+        return f"{name} above {schema['exclusiveMinimum']}, up to {schema['maximum']}"
+    return f"{name} from {schema['minimum']} to {schema['maximum']}"

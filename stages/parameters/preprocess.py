@@ -1,13 +1,12 @@
 """The params that the stage `preprocess` reads."""
 
-from dataclasses import dataclass
+from pydantic import Field
 
-from stages.parameters.loading import whole
+from stages.parameters.loading import StageParameters
 
 
-@dataclass(frozen=True)
-class PreprocessParameters:
+class PreprocessParameters(StageParameters):
     """How the validation split is drawn from the training images."""
 
-    val_per_class: int = whole(1, 499)
-    split_seed: int = whole(0, 2**32 - 1)
+    val_per_class: int = Field(ge=1, le=499)
+    split_seed: int = Field(ge=0, le=2**32 - 1)

@@ -1,13 +1,12 @@
 """The params that the stage `render` reads."""
 
-from dataclasses import dataclass
+from pydantic import Field
 
-from stages.parameters.loading import whole
+from stages.parameters.loading import StageParameters
 
 
-@dataclass(frozen=True)
-class RenderParameters:
+class RenderParameters(StageParameters):
     """How the figures look."""
 
-    figure_dpi: int = whole(30, 600)
-    gallery_images: int = whole(1, 100)
+    figure_dpi: int = Field(ge=30, le=600)
+    gallery_images: int = Field(ge=1, le=100)

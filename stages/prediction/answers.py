@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.evaluation.inference import logits_of_batch
+from stages.evaluation.inference import predict_logits
 from stages.evaluation.predictions import probabilities_of
+from stages.evaluation.tables import readable
 from stages.network.storage import TrainedModel
 
 BATCH = 100
@@ -20,28 +21,26 @@ def answers(model: TrainedModel, images: NDArray[np.uint8], top: int) -> list[li
     """
     names = model.class_names
     found = []
-    for start in range(0, len(images), BATCH):
-        logits = logits_of_batch(model, images[start : start + BATCH], flip=False)
-        for probabilities in probabilities_of(logits, model.temperature):
-            best = np.argsort(-probabilities, kind="stable")[:top]
-            found.append(
-                [
-                    {
-                        "class": names["fine"][label],
-                        "superclass": names["coarse"][names["coarse_of_fine"][label]],
-                        "probability": round(float(probabilities[label]), 4),
-                    }
-                    for label in best
-                ]
-            )
+    logits = predict_logits(model, images, BATCH, flip=False)
+    for probabilities in probabilities_of(logits, model.temperature):
+        best = np.argsort(-probabilities, kind="stable")[:top]
+        found.append(
+            [
+                {
+                    "class": names["fine"][label],
+                    "superclass": names["coarse"][names["coarse_of_fine"][label]],
+                    "probability": round(float(probabilities[label]), 4),
+                }
+                for label in best
+            ]
+        )
     return found
 
 
 def as_lines(name: str, answer: list[dict[str, Any]]) -> str:
     """The name of a picture and its classes, for people."""
     lines = [
-        f"  {row['probability']:6.1%}  {row['class'].replace('_', ' ')} "
-        f"({row['superclass'].replace('_', ' ')})"
+        f"  {row['probability']:6.1%}  {readable(row['class'])} ({readable(row['superclass'])})"
         for row in answer
     ]
     return "\n".join([name, *lines])

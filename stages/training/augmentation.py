@@ -1,7 +1,6 @@
-"""Random crop, flip, Mixup and CutMix for whole batches of uint8 images; no loop over images.
+"""What random crop, flip, Mixup and CutMix do to a batch: drawn on the host, for whole batches.
 
-All random numbers of a step are drawn for the whole batch, whatever the number of workers, so that
-an image gets the same augmentation in a training with one worker and with several.
+Nothing here touches an image: `batches.py` turns these numbers into positions of pixels.
 """
 
 from dataclasses import dataclass
@@ -23,36 +22,37 @@ class Mix:
     box: tuple[int, int, int, int] | None
 
 
-def crop_and_flip(
-    images: NDArray[np.uint8], padding: int, flip: bool, rng: np.random.Generator
-) -> NDArray[np.uint8]:
-    """Shift each image (N, 3, S, S) by up to `padding` pixels, and mirror half of them.
+def draw_crops(
+    count: int, padding: int, flip: bool, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For each image two rows of `source_positions`, (count,): for its lines and its columns.
 
     The standard augmentation of CIFAR (He et al., https://arxiv.org/abs/1512.03385, section 4.2),
-    with reflection in place of zeros.
+    with reflection in place of zeros: each image is shifted by up to `padding` pixels, and with
+    `flip` half of them are mirrored.
     """
-    count, channels, size, _ = images.shape
-    top, left = rng.integers(0, 2 * padding + 1, (2, count, 1))
-    mirror = rng.random((count, 1)) < (0.5 if flip else 0.0)
-    rows = reflect(top + np.arange(size) - padding, size)
-    columns = reflect(left + np.arange(size) - padding, size)
-    columns = np.where(mirror, columns[:, ::-1], columns)
-    n, c = np.arange(count), np.arange(channels)
-    return images[
-        n[:, None, None, None], c[:, None, None], rows[:, None, :, None], columns[:, None, None]
-    ]
+    shifts = 2 * padding + 1
+    top, left = rng.integers(0, shifts, (2, count))
+    mirror = rng.random(count) < (0.5 if flip else 0.0)
+    return top, left + shifts * mirror
 
 
-def reflect(index: NDArray[np.int64], size: int) -> NDArray[np.int64]:
-    """Fold positions outside 0 to size - 1 back inside, the border pixel not repeated."""
-    index = np.abs(index)
-    return np.where(index >= size, 2 * (size - 1) - index, index)
+def source_positions(side: int, padding: int) -> NDArray[np.int64]:
+    """Where the pixels of a line come from, (2 · (2 · padding + 1), side): a row for each shift.
+
+    The second half of the rows is mirrored. Positions outside of the image are folded back inside,
+    the border pixel not repeated.
+    """
+    shift = np.arange(2 * padding + 1)[:, None] - padding
+    position = np.abs(shift + np.arange(side))
+    position = np.where(position >= side, 2 * (side - 1) - position, position)
+    return np.concatenate([position, position[:, ::-1]])
 
 
 def draw_mix(
-    count: int, size: int, mixup: float, cutmix: float, rng: np.random.Generator
+    count: int, side: int, mixup: float, cutmix: float, rng: np.random.Generator
 ) -> Mix | None:
-    """Decide whether and how a batch of `count` images of side `size` is mixed.
+    """Decide whether and how a batch of `count` images of this side is mixed.
 
     `mixup` and `cutmix` are the shares of batches that get each (Zhang et al.,
     https://arxiv.org/abs/1710.09412, with weights from Beta(0.2, 0.2); Yun et al.,
@@ -64,21 +64,9 @@ def draw_mix(
     partner = rng.permutation(count)
     if kind < mixup:
         return Mix(partner, float(rng.beta(0.2, 0.2)), None)
-    side = size * np.sqrt(1 - rng.beta(1, 1))
-    centre = rng.integers(0, size, 2)
-    low = np.clip(np.round(centre - side / 2), 0, size).astype(int)
-    high = np.clip(np.round(centre + side / 2), 0, size).astype(int)
-    weight = 1 - float(np.prod(high - low)) / size**2
+    box_side = side * np.sqrt(1 - rng.beta(1, 1))
+    centre = rng.integers(0, side, 2)
+    low = np.clip(np.round(centre - box_side / 2), 0, side).astype(int)
+    high = np.clip(np.round(centre + box_side / 2), 0, side).astype(int)
+    weight = 1 - float(np.prod(high - low)) / side**2
     return Mix(partner, weight, (int(low[0]), int(high[0]), int(low[1]), int(high[1])))
-
-
-def apply_mix(images: NDArray[np.uint8], mix: Mix) -> NDArray[np.uint8]:
-    """Blend or paste each image's partner into it; (N, 3, S, S) to the same shape."""
-    partners = images[mix.partner]
-    if mix.box is None:
-        blended = mix.weight * images + (1 - mix.weight) * partners
-        return np.round(blended).astype(np.uint8)
-    top, bottom, left, right = mix.box
-    mixed = images.copy()
-    mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
-    return mixed

@@ -9,10 +9,9 @@ import argparse
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,7 +20,7 @@ from tqdm import tqdm
 
 from stages.dataset.samples import Samples
 from stages.dataset.splits import load_split
-from stages.evaluation.tables import LR_RANGE, read_table, write_table
+from stages.evaluation.tables import LR_RANGE, write_table
 from stages.figures.lr_range import lr_range_figure
 from stages.figures.style import save_figure
 from stages.hardware import cpu
@@ -29,90 +28,62 @@ from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
 from stages.running.errors import PipelineError
-from stages.training.batches import Augmentation, Batch, epoch_batches
-from stages.training.schedule import image_size
+
+if TYPE_CHECKING:
+    from stages.training.batches import Batch, DeviceImages
 
 TRAIN = Path("data/processed/train.npz")
 OUTPUT = Path("lr_range")
-LOWEST, HIGHEST = 1e-3, 10.0
+MIN_LR, MAX_LR = 1e-3, 10.0
 SMOOTHING = 0.95  # of the loss, per step
 DIVERGED = 1.3  # times the lowest smoothed loss: where the test ends
 SHARE = 1 / 3  # of the rate at which the loss is lowest
 
 
-@dataclass(frozen=True)
-class Job:
-    """What a process of the test needs to know; the first one writes the losses to `table`."""
-
-    params: TrainParameters
-    device: str
-    train: Path
-    steps: int
-    table: Path
-
-
 def rates(steps: int) -> NDArray[np.floating[Any]]:
     """The learning rate of each step, growing by the same factor each time."""
-    return np.geomspace(LOWEST, HIGHEST, steps)
+    return np.geomspace(MIN_LR, MAX_LR, steps)
 
 
-def measure(job: Job) -> None:
-    """Train with growing rates until the loss has grown too; runs in every worker.
+def measure(
+    params: TrainParameters, data: Samples, steps: int, device: str, precision: str
+) -> pd.DataFrame:
+    """Train with growing rates until the loss has grown too; columns lr, loss, smoothed_loss.
 
-    Writes a CSV with the columns lr, loss and smoothed_loss. Mixing and the averaging of weights
-    are left out. Raises `PipelineError` if a batch is larger than the data.
+    Mixing and the averaging of weights are left out. Raises `PipelineError` if a batch is larger
+    than the data.
     """
-    import paddle
+    from stages.training.batches import DeviceImages
+    from stages.training.group import Alone
+    from stages.training.state import TrainingState
+    from stages.training.step import train_step
 
-    from stages.hardware.device import make_reproducible
-    from stages.training.trainer import Trainer, initial_network
-    from stages.training.workers import total, worker_count, worker_rank
-
-    params = job.params
-    paddle.set_device(job.device)
-    make_reproducible()
-    data = load_split(job.train)
-    if params.batch_size > len(data):
-        raise PipelineError(
-            f"params.yaml: batch_size: {params.batch_size} exceeds the {len(data)} training images"
-        )
-    network, mean, std = initial_network(params, data.images)
-    trainer = Trainer(params, network, mean, std, len(data))
-    network.train()
-    size = image_size(0, params.epochs, params.progressive_sizes, params.progressive_fraction)
+    params = params.replace(mixup=0.0, cutmix=0.0, ema_decay=0.0)
+    state = TrainingState.initial(params, data, device, precision, Alone())
+    state.network.train()
+    batches = endless_batches(DeviceImages(data), params)
     losses: list[float] = []
-    visible = worker_rank() == 0 and sys.stderr.isatty()
-    batches = endless_batches(data, params, worker_rank(), worker_count())
-    with tqdm(rates(job.steps), desc="lr-range", unit=" steps", disable=not visible) as bar:
-        for rate in bar:
-            loss, _ = trainer.run_step(next(batches), size, float(rate))
-            losses.append(total([float(loss)])[0] / worker_count())
-            bar.set_postfix_str(f"lr {rate:.3g}, loss {losses[-1]:.3f}")
+    with tqdm(rates(steps), desc="lr-range", unit=" steps", disable=not sys.stderr.isatty()) as bar:
+        for lr in bar:
+            loss, _ = train_step(state, next(batches), float(lr), Alone())
+            losses.append(float(loss))
+            bar.set_postfix_str(f"lr {lr:.3g}, loss {losses[-1]:.3f}")
             if diverged(losses):
                 break
-    if worker_rank() == 0:
-        finite = [loss for loss in losses if math.isfinite(loss)]
-        table = pd.DataFrame({"lr": rates(job.steps)[: len(finite)], "loss": finite})
-        table["smoothed_loss"] = smoothed(finite)
-        write_table(LR_RANGE, table, job.table.parent)
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    table = pd.DataFrame({"lr": rates(steps)[: len(finite)], "loss": finite})
+    table["smoothed_loss"] = smoothed(finite)
+    return table
 
 
-def endless_batches(
-    data: Samples, params: TrainParameters, worker: int, workers: int
-) -> Iterator[Batch]:
-    """This worker's batches, epoch after epoch, cropped and flipped as in a training."""
-    augmentation = Augmentation(params.crop_padding, params.flip, mixup=0.0, cutmix=0.0)
+def endless_batches(images: "DeviceImages", params: TrainParameters) -> "Iterator[Batch]":
+    """The batches of a training, epoch after epoch."""
+    from stages.training.batches import EpochPlan
+    from stages.training.group import Alone
+
     for epoch in count():
-        yield from epoch_batches(
-            data.images,
-            data.fine,
-            params.batch_size,
-            augmentation,
-            params.seed,
-            epoch,
-            worker,
-            workers,
-        )
+        plan = EpochPlan(images, params, epoch, Alone())
+        yield from map(plan.batch, range(len(images) // params.batch_size))
 
 
 def smoothed(losses: list[float]) -> NDArray[np.float64]:
@@ -149,16 +120,16 @@ def main() -> None:
     if options.steps < 2:
         parser.error("argument --steps: expected a whole number of at least 2")
     params = load(TrainParameters)
-    cpu.prepare(threads=1)
+    threads = cpu.choose_threads(params.threads)
+    cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from stages.hardware.device import choose_device
-    from stages.training.workers import count_workers, run_workers
+    from stages.hardware.device import choose_device, choose_precision, make_reproducible
 
     device = choose_device(params.device)
-    workers = count_workers(params.workers, device, params.batch_size)
-    job = Job(params, device, TRAIN, options.steps, OUTPUT / LR_RANGE.name)
-    run_workers(measure, job, workers, device)
-    table = read_table(LR_RANGE, OUTPUT)
+    precision = choose_precision(params.precision, device)
+    make_reproducible()
+    table = measure(params, load_split(TRAIN), options.steps, device, precision)
+    write_table(LR_RANGE, table, OUTPUT)
     lowest, peak = suggest(table)
     save_figure(lr_range_figure(table, peak), OUTPUT / "loss.png", dpi=110)
     print(f"lr-range: {OUTPUT / 'loss.png'}: the loss is lowest at lr {lowest:g}")

@@ -1,65 +1,43 @@
 """Loss, accuracy and calibration on the validation split."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
-from numpy.typing import NDArray
 
-from stages.network.inputs import normalise, resize
 from stages.network.resnet import ResNet
+from stages.training.batches import DeviceImages
+from stages.training.group import Group
 from stages.training.temperature import fit_temperature
-from stages.training.workers import total, worker_count, worker_rank
 
 VALIDATION_BATCH = 250
 
 
-def validate(
-    network: ResNet,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-    size: int,
-) -> dict[str, float]:
-    """Loss and accuracy on the validation split at this image size; workers share the batches."""
-    sums = np.zeros(3)
-    for start in range(0, len(labels), VALIDATION_BATCH)[worker_rank() :: worker_count()]:
-        rows = slice(start, start + VALIDATION_BATCH)
-        logits = logits_of(network, images[rows], mean, std, size)
-        expected = paddle.to_tensor(labels[rows])
-        right = logits.topk(5)[1] == expected.unsqueeze(1)
-        sums += [
-            float(F.cross_entropy(logits, expected, reduction="sum")),
-            float(right[:, 0].sum()),
-            float(right.sum()),
-        ]
-    loss, top1, top5 = (value / len(labels) for value in total(sums.tolist()))
+def validate(network: ResNet, val: DeviceImages, size: int, group: Group) -> dict[str, float]:
+    """Loss and accuracy on the validation split at this image size; processes share the batches."""
+    sums = [paddle.zeros([3])]
+    for logits, labels in batches_of(network, val, size, group.rank, group.size):
+        correct = (logits.topk(5)[1] == labels.unsqueeze(1)).astype("float32")
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        sums.append(paddle.stack([loss, correct[:, 0].sum(), correct.sum()]))
+    totals = group.total(paddle.stack(sums).numpy().sum(0, dtype=np.float64).tolist())
+    loss, top1, top5 = (value / len(val) for value in totals)
     return {"val_loss": loss, "val_top1": top1, "val_top5": top5}
 
 
-def calibrated_temperature(
-    network: ResNet,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-) -> float:
+def calibrated_temperature(network: ResNet, val: DeviceImages) -> float:
     """The temperature that suits the validation split, at the size of its images."""
-    batches = [
-        logits_of(network, images[start : start + VALIDATION_BATCH], mean, std, images.shape[-1])
-        for start in range(0, len(labels), VALIDATION_BATCH)
-    ]
-    return fit_temperature(np.concatenate([logits.numpy() for logits in batches]), labels)
+    logits, labels = zip(*batches_of(network, val, val.side), strict=True)
+    return fit_temperature(paddle.concat(logits).numpy(), paddle.concat(labels).numpy())
 
 
-def logits_of(
-    network: ResNet,
-    images: NDArray[np.uint8],
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-    size: int,
-) -> paddle.Tensor:
-    """Logits (N, classes) of images (N, 3, S, S) scaled to `size`, in evaluation mode."""
+@paddle.no_grad()
+def batches_of(
+    network: ResNet, val: DeviceImages, size: int, first: int = 0, step: int = 1
+) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+    """Logits (B, classes) and labels (B,) of each `step`-th batch, in evaluation mode."""
     network.eval()
-    with paddle.no_grad():
-        return network(resize(normalise(paddle.to_tensor(images), mean, std), size))
+    for start in range(0, len(val), VALIDATION_BATCH)[first::step]:
+        images, labels = val.range(start, min(start + VALIDATION_BATCH, len(val)))
+        yield network(images, size), labels

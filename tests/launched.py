@@ -1,0 +1,106 @@
+"""What tests run in each of several processes, which Paddle's launcher starts from this file."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from stages.network.resnet import ResNetConfig, build_resnet, weights_of
+from stages.parameters.loading import load
+from stages.parameters.train import TrainParameters
+from stages.training import loop
+from stages.training.group import Alone, Group, join
+from stages.training.loop import Job, train
+from stages.training.validation import validate
+
+IMAGES = 128
+MACHINE: dict[str, str | int] = {
+    "device": "cpu",
+    "precision": "float32",
+    "threads": 1,
+    "instruction_set": "any",
+    "library": "any",
+}
+
+
+def job_in(folder: Path, **changes: Any) -> Job:
+    """A training on the data in `folder`, with results in a folder of its own and a short epoch."""
+    results = folder / changes.pop("name", "results")
+    results.mkdir(exist_ok=True)
+    options = {k: changes.pop(k) for k in ("save_every", "look_every") if k in changes}
+    values: dict[str, Any] = {
+        "depth": 20,
+        "width": 2,
+        "epochs": 2,
+        "batch_size": 64,
+        "lr": 0.05,
+        "progressive_sizes": [16],
+        "progressive_fraction": 0.5,
+    }
+    params = load(TrainParameters).replace(**(values | changes))
+    return Job(params, MACHINE, folder, results, results, results / "state", **options)
+
+
+def gradients(group: Group, part: int, parts: int) -> list[np.ndarray]:
+    """Of this part of a batch, averaged over the group."""
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
+    rows = slice(part * IMAGES // parts, (part + 1) * IMAGES // parts)
+    network = build_resnet(ResNetConfig(20, 2), 0, np.float32([0.5] * 3), np.float32([0.25] * 3))
+    labels = paddle.arange(IMAGES)[rows] % 100
+    logits = network(paddle.to_tensor(images[rows]))
+    paddle.nn.functional.cross_entropy(logits, labels).backward()
+    found = [weight.grad for weight in weights_of(network)]
+    group.mean(found)
+    return [gradient.numpy() for gradient in found]
+
+
+def still(folder: Path) -> Job:
+    """One step with the whole data as its batch, which hardly changes the weights."""
+    return job_in(
+        folder, name="still", epochs=1, batch_size=400, lr=1e-9, flip=False, crop_padding=0
+    )
+
+
+def interrupt_in_epoch(job: Job, epoch: int, group: Group) -> None:
+    """Train up to the end of `epoch`, before its validation."""
+
+    def interrupted_validate(*arguments: Any) -> Any:
+        epochs.append(1)
+        if len(epochs) == epoch:
+            raise KeyboardInterrupt
+        return validate(*arguments)
+
+    epochs: list[int] = []
+    loop.validate = interrupted_validate
+    try:
+        train(job, group)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        loop.validate = validate
+
+
+def main() -> None:
+    """Leave in the folder what the tests look at."""
+    folder, group = Path(sys.argv[1]), join()
+    found = {f"gradient{i}": g for i, g in enumerate(gradients(group, group.rank, group.size))}
+    found["total"] = np.array(group.total([1.0, group.rank]))
+    found["gathered"] = group.gather(np.float32([group.rank, 7]))
+    train(still(folder), group)
+    options = {"ema_decay": 0.9, "batch_size": 32, "save_every": 0, "look_every": 5}
+    train(job_in(folder, name="whole", **options), group)
+    interrupt_in_epoch(job_in(folder, name="resumed", **options), 2, group)
+    train(job_in(folder, name="resumed", **options), group)
+    try:
+        train(job_in(folder, name="unequal", batch_size=33), group)
+    except Exception as error:
+        found["error"] = np.array(str(error))
+    np.savez(folder / f"{group.rank}.npz", **found)
+    print(json.dumps({"rank": group.rank, "alone": isinstance(group, Alone)}))
+
+
+if __name__ == "__main__":
+    main()
