@@ -6,7 +6,8 @@ import tempfile
 from pathlib import Path
 
 from stages.dataset.splits import load_split
-from stages.figures.tables import read_table
+from stages.evaluation.scores import read_metrics
+from stages.evaluation.tables import HISTORY, INTERVALS, PER_CLASS, SUMMARY, read_table
 from stages.hardware import cpu
 from stages.running.entry import run_stage
 from stages.running.errors import PipelineError, reason_of
@@ -61,11 +62,11 @@ def main() -> None:
 
     card = model_card(
         json.loads(description.read_text(encoding="utf-8")),
-        int(read_table(MODELS / "summary.csv")["parameters"].iloc[-1]),
-        read_table(REPORTS / "history.csv"),
-        json.loads((REPORTS / "metrics.json").read_text(encoding="utf-8")),
-        read_table(REPORTS / "intervals.csv"),
-        read_table(REPORTS / "per_class.csv"),
+        int(read_table(SUMMARY, MODELS)["parameters"].iloc[-1]),
+        read_table(HISTORY, REPORTS),
+        read_metrics(REPORTS),
+        read_table(INTERVALS, REPORTS),
+        read_table(PER_CLASS, REPORTS),
         difference,
     )
     write_text(MODELS / "README.md", card)

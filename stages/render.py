@@ -2,16 +2,15 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from stages.dataset.splits import load_classes, load_split
 from stages.evaluation.predictions import load_predictions
+from stages.evaluation.scores import read_scores
+from stages.evaluation.tables import HISTORY, SUMMARY, read_table
 from stages.figures.charts import charts
-from stages.figures.confusion import superclass_pairs
 from stages.figures.report import render_report
 from stages.figures.results import Results
 from stages.figures.style import save_figure
-from stages.figures.tables import describe_training, first_filters, read_table
+from stages.figures.training import describe_training, first_filters
 from stages.parameters.loading import load
 from stages.parameters.render import RenderParameters
 from stages.running.entry import run_stage
@@ -30,32 +29,18 @@ def main() -> None:
         load_split(PROCESSED / "test.npz").images,
         load_predictions(PREDICTIONS),
         load_classes(PROCESSED / "classes.json"),
-        read_table(REPORTS / "history.csv"),
-        read_table(REPORTS / "per_class.csv"),
+        read_scores(REPORTS),
+        read_table(HISTORY, REPORTS),
         first_filters(MODELS / "model.safetensors"),
-        params.calibration_bins,
         params.gallery_images,
+    )
+    training = describe_training(
+        MODELS / "model.json", read_table(SUMMARY, MODELS), results.history
     )
     drawn = list(charts(results))
     for chart in drawn:
         save_figure(chart.figure, REPORTS / chart.file, params.figure_dpi)
-    before, after = results.reliability
-    tables = {
-        "superclass_confusion": superclass_pairs(
-            results.labels, results.predicted, results.classes
-        ),
-        "confused_pairs": results.pairs,
-        "reliability": pd.concat([before.assign(calibrated=False), after.assign(calibrated=True)]),
-    }
-    for name, table in tables.items():
-        csv = table.to_csv(index=False, lineterminator="\n", float_format="%.4f")
-        write_text(REPORTS / f"figures/{name}.csv", csv)
-    training = describe_training(
-        MODELS / "model.json", read_table(MODELS / "summary.csv"), results.history
-    )
-    intervals = read_table(REPORTS / "intervals.csv")
-    page = render_report(results, drawn, intervals, training, REPORTS)
-    write_text(REPORTS / "index.html", page)
+    write_text(REPORTS / "index.html", render_report(results, drawn, training, REPORTS))
     print(f"render: {REPORTS / 'index.html'}")
 
 

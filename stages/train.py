@@ -10,7 +10,7 @@ from stages.hardware import cpu
 from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
-from stages.running.outputs import check_writable, write_text
+from stages.running.outputs import check_writable, write_csv
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
@@ -47,7 +47,7 @@ def main() -> None:
         check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
         unarchive(checkpoint)
         summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
-        write_text(MODELS / "summary.csv", summary.to_csv(index=False, lineterminator="\n"))
+        write_csv(MODELS / "summary.csv", summary)
         parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
         print(
             f"train: ResNet-{params.depth}, width {params.width}: {parameters:,} parameters, "

@@ -94,7 +94,8 @@ def test_card_has_the_numbers_of_the_run(finished):
     metrics = json.loads(finished.read("reports/metrics.json"))
     assert card.startswith("# ResNet-20 of width 8 for CIFAR-100")
     assert f"| top-1 | {100 * metrics['top1']:.2f} %" in card
-    assert "1 epochs at 16 pixels, 1 epochs at 32 pixels" in card
+    assert f"| macro-F1 | {100 * metrics['macro_f1']:.2f} %" in card
+    assert "1 epoch at 16 pixels, 1 epoch at 32 pixels" in card
     assert (finished.path / "models/inference/model.pdiparams").is_file()
 
 

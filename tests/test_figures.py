@@ -1,25 +1,30 @@
+import itertools
 import json
 import re
-from dataclasses import replace
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.text import Text
 from PIL import Image
+from ruamel.yaml import YAML
 
-from stages.evaluation.predictions import Predictions, class_table
+from stages.evaluation.predictions import Predictions
+from stages.evaluation.scoring import score
 from stages.figures.charts import charts
-from stages.figures.class_accuracy import class_accuracy
-from stages.figures.confusion import class_confusion, superclass_confusion, superclass_pairs
+from stages.figures.class_accuracy import class_accuracy, spread
+from stages.figures.confusion import class_confusion, superclass_confusion
 from stages.figures.curves import learning_curves
 from stages.figures.filters import first_layer_filters
-from stages.figures.gallery import confident_mistakes
+from stages.figures.gallery import confident_errors
 from stages.figures.reliability import reliability_diagram
+from stages.figures.report import render_report, verdict
 from stages.figures.results import Results
 from stages.figures.style import save_figure
-from stages.figures.tables import describe_training, read_table
+from stages.figures.training import DEFAULTS, Training, describe_training, grouped_params
 from stages.running.errors import PipelineError
+from tests.conftest import ROOT
 
 HISTORY = pd.DataFrame(
     {
@@ -40,22 +45,39 @@ def counts() -> np.ndarray:
     return np.random.default_rng(0).integers(1, 50, (100, 100))
 
 
-@pytest.fixture
-def results(samples, classes) -> Results:
-    """Of 500 images, most of them answered wrongly."""
-    rng = np.random.default_rng(0)
-    logits = rng.normal(0, 1, (500, 100)).astype(np.float32)
-    logits[np.arange(500), samples.fine] += 2
+def of_predictions(logits, samples, classes, temperature=0.9) -> Results:
+    predictions = Predictions(logits, samples.fine, temperature)
     return Results(
         images=samples.images,
-        predictions=Predictions(logits, samples.fine, 0.9),
+        predictions=predictions,
         classes=classes,
+        scores=score(predictions, classes, 15),
         history=HISTORY,
-        per_class=class_table(logits, samples.fine, classes),
-        filters=rng.normal(size=(8, 3, 3, 3)).astype(np.float32),
-        bins=15,
+        filters=np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32),
         gallery_images=6,
     )
+
+
+@pytest.fixture
+def results(samples, classes) -> Results:
+    """Of 500 images, most of them classified wrongly."""
+    logits = np.random.default_rng(0).normal(0, 1, (500, 100)).astype(np.float32)
+    logits[np.arange(500), samples.fine] += 2
+    return of_predictions(logits, samples, classes)
+
+
+@pytest.fixture
+def perfect(samples, classes) -> Results:
+    """Without an error."""
+    return of_predictions(20 * np.eye(100, dtype=np.float32)[samples.fine], samples, classes, 1.0)
+
+
+@pytest.fixture
+def untrained(samples, classes) -> Results:
+    """All images get the same prediction, with hardly any confidence."""
+    logits = np.zeros((500, 100), np.float32)
+    logits[:, 7] = 0.1
+    return of_predictions(logits, samples, classes)
 
 
 def test_figures_are_written_with_the_same_bytes_each_time(tmp_path, counts, classes):
@@ -70,7 +92,7 @@ def test_figures_are_written_with_the_same_bytes_each_time(tmp_path, counts, cla
 
 
 def test_class_confusion_is_ordered_by_superclass(counts, classes):
-    shown = class_confusion(counts, classes).axes[0].images[0].get_array()
+    shown = class_confusion(counts, classes).axes[0].images[-1].get_array()
     # Classes 0, 20, 40, 60 and 80 form the first superclass, 1, 21 and so on the second.
     assert shown[1, 5] == counts[20, 1]
     assert shown[99, 0] == counts[99, 0]
@@ -86,55 +108,81 @@ def test_superclass_confusion_shows_shares_of_rows(classes):
     assert cells[(3, 3)] == "75"
 
 
-def test_confusions_of_an_empty_class_and_without_mistakes_are_drawn(tmp_path, classes):
+def test_confusions_of_an_empty_class_and_without_errors_are_drawn(tmp_path, classes):
     counts = np.zeros((100, 100), np.int64)
     save_figure(class_confusion(counts, classes), tmp_path / "a.png", 40)
     save_figure(superclass_confusion(counts[:20, :20], classes.coarse), tmp_path / "b.png", 40)
-    images = np.zeros((100, 3, 32, 32), np.uint8)
-    gallery = confident_mistakes(images, np.arange(100), np.eye(100), classes.fine, 6)
-    save_figure(gallery, tmp_path / "c.png", 40)
-    assert "No mistakes" in gallery.get_suptitle()
 
 
-def test_superclass_pairs_have_a_row_per_image(classes):
-    pairs = superclass_pairs(np.array([0, 21]), np.array([20, 2]), classes)
-    assert pairs.to_dict("list") == {
-        "actual": ["superclass 00", "superclass 01"],
-        "predicted": ["superclass 00", "superclass 02"],
+def test_habits_stand_out_from_single_images(counts, classes):
+    """On a white page: what happened once is nearly white, what happened often is dark."""
+    counts[:] = 1
+    counts[3, 23], counts[5, 6] = 25, 8
+    figure = class_confusion(counts, classes)
+    image = figure.axes[0].images[-1]
+    lightness = {
+        n: image.cmap(image.norm(n))[:3] @ np.array([0.299, 0.587, 0.114]) for n in (1, 8, 25)
     }
+    assert lightness[1] > 0.85
+    assert lightness[25] < lightness[8] - 0.4
+    assert lightness[8] < lightness[1] - 0.15
+    assert image.get_array().mask.diagonal().all()  # the correct predictions have no colour
 
 
-def test_gallery_shows_the_most_confident_mistakes_first(classes):
-    labels = np.array([0, 1, 2, 3])
-    probabilities = np.full((4, 100), 0.001)
-    for row, (answer, value) in enumerate([(0, 0.99), (5, 0.7), (6, 0.9), (7, 0.8)]):
-        probabilities[row, answer] = value
+def test_gallery_shows_the_most_confident_errors_first(classes):
+    logits = np.zeros((4, 100), np.float32)
+    for row, (predicted, value) in enumerate([(0, 9), (5, 6), (6, 8), (7, 7)]):
+        logits[row, predicted] = value
     images = np.zeros((4, 3, 32, 32), np.uint8)
-    figure = confident_mistakes(images, labels, probabilities, classes.fine, 2)
+    figure = confident_errors(images, Predictions(logits, np.arange(4), 1.0), classes.fine, 2)
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == ["class 02", "class 03"]
 
 
-def test_names_of_classes_that_are_always_right_keep_off_the_title():
-    names = [f"yellow triangle on stripes {i}" for i in range(30)]
-    table = pd.DataFrame({"class": names, "superclass": "triangles", "top1": 1.0})
+@pytest.mark.parametrize("top1", [0.0, 0.7, 1.0, "spread"])
+def test_names_of_classes_overlap_neither_each_other_nor_the_border(top1):
+    """Also where all classes are equally good, and names are as long as those of synthetic data."""
+    names = [f"yellow triangle on stripes {i}" for i in range(100)]
+    table = pd.DataFrame({"class": names, "superclass": [f"shapes {i % 20}" for i in range(100)]})
+    rng = np.random.default_rng(0)
+    table["top1"] = rng.integers(30, 95, 100) / 100 if top1 == "spread" else top1
     figure = class_accuracy(table)
     figure.draw_without_rendering()
-    texts = {text.get_text(): text.get_window_extent() for text in figure.findobj(Text)}
-    (title,) = [extent for text, extent in texts.items() if text.startswith("Top-1")]
-    assert not any(texts[name].overlaps(title) for name in names[:10] + names[-10:])
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert sorted(text.get_text() for text in axes.texts) == sorted(names)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert min(box.x0 for box in boxes) >= axes.bbox.x0
+    assert max(box.x1 for box in boxes) <= figure.bbox.x1
+    (title,) = [t for t in figure.findobj(Text) if t.get_text().startswith("Top-1")]
+    assert not any(title.get_window_extent().overlaps(box) for box in boxes)
 
 
-def test_class_accuracy_is_sorted_and_names_both_ends(classes):
-    rng = np.random.default_rng(0)
+def test_class_accuracy_has_a_row_per_superclass_the_best_at_the_top(classes):
     superclasses = [classes.coarse[i] for i in classes.coarse_of_fine]
     table = pd.DataFrame({"class": classes.fine, "superclass": superclasses})
-    table["top1"] = rng.permutation(np.linspace(0.2, 0.9, 100))
+    table["top1"] = np.random.default_rng(0).permutation(np.linspace(0.2, 0.9, 100))
     (axes,) = class_accuracy(table).axes
-    heights = [bar.get_height() for bar in axes.patches]
-    assert heights == sorted(table["top1"], reverse=True)
-    ranked = table.sort_values("top1", ascending=False)["class"].tolist()
-    assert [text.get_text() for text in axes.texts] == ranked[:10] + ranked[-10:]
+    rows = [line for line in axes.get_lines() if line.get_marker() == "o"]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    means = table.groupby("superclass")["top1"].mean()
+    assert labels == means.sort_values(kind="stable").index.tolist()
+    for height, (line, name) in enumerate(zip(rows, labels, strict=True)):
+        assert set(line.get_ydata()) == {height}
+        mine = table.loc[table["superclass"] == name, "top1"]
+        assert line.get_xdata().tolist() == sorted(mine)
+    assert {text.get_text(): text.xy[0] for text in axes.texts} == dict(
+        zip(table["class"], table["top1"], strict=True)
+    )
+
+
+def test_spread_moves_only_what_overlaps():
+    widths = np.array([10.0, 10, 10])
+    np.testing.assert_allclose(spread(np.array([10.0, 40, 70]), widths, 100), [10, 40, 70])
+    np.testing.assert_allclose(spread(np.array([40.0, 40, 40]), widths, 100), [30, 40, 50])
+    np.testing.assert_allclose(spread(np.array([0.0, 0, 60]), widths, 100), [5, 15, 60])
+    np.testing.assert_allclose(spread(np.array([99.0, 99, 99]), widths, 100), [75, 85, 95])
+    assert spread(np.array([]), np.array([]), 100).size == 0
 
 
 def test_reliability_diagram_leaves_empty_bins_out():
@@ -147,8 +195,11 @@ def test_reliability_diagram_leaves_empty_bins_out():
             "top1": [0.0, 0.7],
         }
     )
-    accuracy, _ = reliability_diagram(table, table).axes
+    table = pd.concat([table.assign(calibrated=False), table.assign(calibrated=True)])
+    accuracy, _ = reliability_diagram(table).axes
     assert [line.get_ydata().tolist() for line in accuracy.get_lines()[1:]] == [[0.7], [0.7]]
+    labels = [text.get_text() for text in accuracy.get_legend().get_texts()]
+    assert labels == ["perfect calibration", "before calibration", "after calibration"]
 
 
 def test_every_filter_is_drawn():
@@ -160,47 +211,66 @@ def test_every_filter_is_drawn():
 def test_charts_say_what_the_run_shows(results):
     found = {chart.title: chart for chart in charts(results)}
     assert len(found) == 9
-    wrong = results.predicted != results.labels
-    assert f"Of {wrong.sum():,} mistakes" in found["Class confusion"].finding
+    assert all(chart.in_report for chart in found.values())
+    wrong = results.predictions.predicted != results.predictions.labels
+    assert f"of the {wrong.sum():,} errors" in found["Class confusion"].finding
     assert "40.0% of the validation images" in found["Learning curves"].finding
-    assert f"{results.pairs['images'].iloc[0]} images" in found["Most confused pairs"].finding
+    pairs = results.scores.confused_pairs
+    assert f"({pairs['images'].iloc[0]} images)" in found["Most confused pairs"].finding
     for chart in found.values():
         assert not re.search("nan|inf", chart.finding)
-        assert chart.file.startswith("gallery/") == (
-            chart.title in ("Most confused pairs", "Most confident mistakes", "Right answers")
+        assert chart.photos == (chart.file.split("/")[0] == "gallery")
+        assert chart.photos == (
+            chart.name in ("confused_pairs", "confident_errors", "correct_predictions")
         )
 
 
-def test_charts_of_a_run_without_mistakes_are_drawn(results):
-    perfect = 20 * np.eye(100, dtype=np.float32)[results.labels]
-    flawless = replace(results, predictions=Predictions(perfect, results.labels, 1.0))
-    found = {chart.title: chart.finding for chart in charts(flawless)}
-    assert found["Most confused pairs"] == "There is no mistake."
-    assert "Of 0 mistakes" in found["Class confusion"]
+def page_of(results, tmp_path) -> str:
+    drawn = list(charts(results))
+    for chart in drawn:
+        save_figure(chart.figure, tmp_path / chart.file, 40)
+    return render_report(results, drawn, Training({}, {}), tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "a,b\n"])
-def test_table_without_rows_is_refused(tmp_path, content):
-    path = tmp_path / "table.csv"
-    path.write_text(content)
-    with pytest.raises(PipelineError, match=r"table\.csv: "):
-        read_table(path)
-    with pytest.raises(PipelineError, match="not found"):
-        read_table(tmp_path / "absent.csv")
+def test_report_of_a_run_without_errors_says_so_and_shows_no_empty_chart(perfect, tmp_path):
+    titles = {chart.title for chart in charts(perfect) if chart.in_report}
+    assert titles == {
+        "Learning curves",
+        "Reliability",
+        "Most confident correct predictions",
+        "First filters",
+    }
+    page = page_of(perfect, tmp_path)
+    assert "No test image was classified wrongly" in page
+    assert not re.search(r"\b0 (images|errors|mistakes)|Look at errors|nan\b", page)
+    # DVC wants the figures of every run.
+    assert (tmp_path / "figures/class_confusion.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ("metric,value,low\ntop1,0.7,0.6\n", "has no column high"),
-        ("metric,value,low,high\ntop1,0.7,much,0.8\n", "column low: expected numbers"),
-    ],
-)
-def test_table_that_someone_changed_is_refused(tmp_path, content, reason):
-    path = tmp_path / "intervals.csv"
-    path.write_text(content)
-    with pytest.raises(PipelineError, match=rf"intervals\.csv: {reason}"):
-        read_table(path)
+def test_report_of_a_run_that_learned_nothing_says_so(untrained, tmp_path):
+    assert "no better than chance" in page_of(untrained, tmp_path)
+    findings = " ".join(chart.finding for chart in charts(untrained))
+    assert not re.search(r"\b0 (images|errors)|nan\b", findings)
+    assert "No error was made with a probability above 90 %." in findings
+
+
+def test_report_of_an_ordinary_run_has_no_verdict(results):
+    assert verdict(results) == ""
+
+
+def test_run_in_which_nothing_is_correct_has_no_gallery_of_correct_predictions(samples, classes):
+    logits = 20 * np.eye(100, dtype=np.float32)[(samples.fine + 1) % 100]
+    wrong = {chart.title: chart for chart in charts(of_predictions(logits, samples, classes))}
+    assert "Most confident correct predictions" not in wrong
+    assert "Most confident errors" in wrong
+
+
+def test_one_error_is_told_in_the_singular(samples, classes):
+    logits = 20 * np.eye(100, dtype=np.float32)[samples.fine]
+    logits[0] = np.roll(logits[0], 20)  # to a class of the same superclass
+    found = {c.title: c for c in charts(of_predictions(logits, samples, classes))}
+    assert "(1 image)" in found["Most confused pairs"].finding
+    assert not found["Superclass confusion"].in_report  # all is on the diagonal
 
 
 DESCRIPTION = {
@@ -213,10 +283,10 @@ SUMMARY = pd.DataFrame({"parameters": [2_820_000], "multiply_adds": [140_000_000
 def test_training_is_described_in_words(tmp_path):
     path = tmp_path / "model.json"
     path.write_text(json.dumps(DESCRIPTION))
-    words = describe_training(path, SUMMARY, HISTORY)
-    assert words["Network"] == "ResNet-18, width 32, stem cifar"
-    assert words["Training images"] == "48,000, and 2,000 for validation"
-    assert words["All params of the stage train"] == "seed 0, lr 0.1"
+    training = describe_training(path, SUMMARY, HISTORY)
+    assert training.facts["Network"] == "ResNet-18, width 32, stem cifar"
+    assert training.facts["Training images"] == "48,000, and 2,000 for validation"
+    assert [param.name for param in training.params["Recipe"]] == ["seed", "lr"]
     path.unlink()
     with pytest.raises(PipelineError, match=r"model\.json: not found"):
         describe_training(path, SUMMARY, HISTORY)
@@ -241,3 +311,25 @@ def test_damaged_description_is_refused_in_one_line(tmp_path, content):
     path.write_text(content)
     with pytest.raises(PipelineError, match=r"^\S+model\.json: not the description .+\)$"):
         describe_training(path, SUMMARY, HISTORY)
+
+
+def test_params_are_grouped_and_those_that_differ_from_the_default_are_marked():
+    defaults = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    values = {name: value for section in defaults.values() for name, value in section.items()}
+    grouped = grouped_params(values | {"lr": 0.05, "lr_steps": [0.5], "new": True})
+    assert list(grouped) == [*defaults, "Other"]
+    rows = {param.name: param for params in grouped.values() for param in params}
+    assert (rows["lr"].value, rows["lr"].default) == ("0.05", str(values["lr"]))
+    assert rows["lr_steps"].value == "[0.5]"
+    assert rows["new"].value == "true"
+    changed = {name for name, param in rows.items() if param.default}
+    assert changed == {"lr", "lr_steps"}
+
+
+def test_default_params_are_those_of_the_committed_params_file():
+    """Whoever changes a default in params.yaml changes it in stages/figures as well."""
+    show = ["git", "show", "HEAD:params.yaml"]
+    committed = subprocess.run(show, cwd=ROOT, capture_output=True, check=True, text=True).stdout
+    sections = re.findall(r"(?ms)^# train: the (\w+)\n(.*?)(?=^# |\Z)", committed)
+    expected = {title.capitalize(): YAML(typ="safe").load(text) for title, text in sections}
+    assert json.loads(DEFAULTS.read_text(encoding="utf-8")) == expected

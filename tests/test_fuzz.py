@@ -18,7 +18,8 @@ from PIL import Image
 from stages.dataset.archive import read_archive
 from stages.dataset.splits import load_classes, load_split, save_classes, save_split
 from stages.evaluation.predictions import Predictions, load_predictions, save_predictions
-from stages.figures.tables import first_filters, read_table
+from stages.evaluation.tables import INTERVALS, read_table
+from stages.figures.training import first_filters
 from stages.network.resnet import ResNetConfig, build_resnet
 from stages.network.storage import load_model, save_description, save_weights
 from stages.parameters.loading import load
@@ -183,7 +184,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
             files("model.safetensors"),
             lambda f: first_filters(f / "model.safetensors"),
         ),
-        "table": (files("intervals.csv"), lambda f: read_table(f / "intervals.csv")),
+        "table": (files("intervals.csv"), lambda f: read_table(INTERVALS, f)),
         "params": (
             files("params.yaml"),
             lambda f: load(TrainParameters, f / "params.yaml", ROOT / "dvc.yaml"),

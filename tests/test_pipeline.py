@@ -30,23 +30,29 @@ def stages_run(output: str) -> list[str]:
 
 def test_every_stage_writes_what_the_next_and_the_user_need(finished):
     metrics = json.loads(finished.read("reports/metrics.json"))
-    assert 6 <= len(metrics) <= 8
+    assert 8 <= len(metrics) <= 10
     assert all(isinstance(value, float) for value in metrics.values())
     predictions = np.load(finished.path / "data/predictions/test.npz")
-    right = predictions["logits"].argmax(1) == predictions["labels"]
-    assert metrics["top1"] == pytest.approx(right.mean(), abs=1e-5)
+    correct = predictions["logits"].argmax(1) == predictions["labels"]
+    assert metrics["top1"] == pytest.approx(correct.mean(), abs=1e-5)
     assert metrics["top1"] > 0.05  # chance is 0.01
     assert len(pd.read_csv(finished.path / "reports/history.csv")) == 2
     assert len(pd.read_csv(finished.path / "reports/per_class.csv")) == 100
     charts = ["learning_curves", "class_confusion", "superclass_confusion", "class_accuracy"]
     for name in [*charts, "reliability", "first_filters"]:
         assert Image.open(finished.path / f"reports/figures/{name}.png").size[0] > 200
-    for name in ("confident_mistakes", "right_answers", "confused_pairs"):
+    for name in ("confident_errors", "correct_predictions", "confused_pairs"):
         assert Image.open(finished.path / f"reports/gallery/{name}.png").size[0] > 300
     intervals = pd.read_csv(finished.path / "reports/intervals.csv").set_index("metric")
     assert intervals.loc["top1", "low"] < metrics["top1"] < intervals.loc["top1", "high"]
-    assert len(pd.read_csv(finished.path / "reports/figures/reliability.csv")) == 2 * 15
-    assert len(pd.read_csv(finished.path / "reports/figures/confused_pairs.csv")) == 20
+    assert len(pd.read_csv(finished.path / "reports/reliability.csv")) == 2 * 15
+    assert len(pd.read_csv(finished.path / "reports/confused_pairs.csv")) == 20
+    for name in ("class_confusion", "superclass_confusion"):
+        table = pd.read_csv(finished.path / f"reports/{name}.csv")
+        assert table["images"].sum() == len(correct)
+        same = table["actual"] == table["predicted"]
+        score = "top1" if name == "class_confusion" else "superclass_top1"
+        assert table["images"][same].sum() / len(correct) == pytest.approx(metrics[score], abs=1e-5)
     summary = pd.read_csv(finished.path / "models/summary.csv")
     assert summary["layer"].iloc[-1] == "total"
 
@@ -71,6 +77,7 @@ def test_second_run_does_nothing(workspace):
     [
         ("figure_dpi", "45", ["render"]),
         ("eval_flip", "false", STAGES[3:]),
+        ("calibration_bins", "10", STAGES[3:]),
         ("lr", "0.05", STAGES[2:]),
         ("split_seed", "1", STAGES[1:]),
     ],

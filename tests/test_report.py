@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from stages.figures.report import COLUMNS, sheet
@@ -65,7 +66,8 @@ def test_every_picture_is_there(page, finished):
 
 @needs_chromium
 def test_table_sorts_by_each_column_in_both_directions(page):
-    for column, header in enumerate(["class", "superclass", "top-1", "top-5", "superclass top-1"]):
+    headers = ["class", "superclass", "top-1", "top-5", "superclass top-1", "precision", "F1"]
+    for column, header in enumerate(headers):
         button = page.get_by_role("button", name=header, exact=True)
         for direction in ("ascending", "descending"):
             button.click()
@@ -159,8 +161,12 @@ def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto((workspace.path / "page/index.html").as_uri())
-    page.wait_for_function("document.querySelectorAll('.vega-embed svg.marks').length == 6")
+    page.wait_for_function("document.querySelectorAll('.vega-embed svg.marks').length == 7")
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     bars = page.locator("svg.marks").nth(1).bounding_box()
     assert bars["height"] > 100 * 10  # a line for each class
+    for number, name in ((3, "class_confusion"), (4, "superclass_confusion")):
+        plot = page.locator("svg.marks").nth(number)
+        cells = len(pd.read_csv(workspace.path / f"reports/{name}.csv"))
+        assert plot.locator(".mark-rect.role-mark path").count() == cells
     page.close()

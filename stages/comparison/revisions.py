@@ -1,6 +1,5 @@
-"""What a Git revision or a DVC experiment left: its scores, answers and curves."""
+"""What a Git revision or a DVC experiment left: its scores, predictions and curves."""
 
-import io
 import json
 import tempfile
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from stages.dataset.samples import ClassNames
 from stages.dataset.splits import load_classes
 from stages.evaluation.metrics import scores_per_image
 from stages.evaluation.predictions import Predictions, load_predictions
+from stages.evaluation.tables import HISTORY, parse_table
 from stages.running.errors import PipelineError, reason_of
 
 WORKSPACE = "workspace"  # the files as they are now
@@ -47,7 +47,9 @@ def load_revision(name: str, classes: ClassNames) -> Revision:
         predictions.logits, predictions.labels, np.array(classes.coarse_of_fine)
     )
     metrics = json.loads(_read(name, "reports/metrics.json"))
-    history = pd.read_csv(io.BytesIO(_read(name, "reports/history.csv")))
+    history = parse_table(
+        HISTORY, _read(name, "reports/history.csv"), f"{name}: reports/history.csv"
+    )
     return Revision(name, predictions, scores, metrics, history)
 
 

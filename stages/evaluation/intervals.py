@@ -1,4 +1,4 @@
-"""How far a score would move with other test images: percentile bootstrap.
+"""Confidence intervals of scores over the choice of test images, by the percentile bootstrap.
 
 Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
 """
@@ -16,10 +16,10 @@ SEED = 0
 def bootstrap_interval(
     values: NDArray[np.float64], share: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float]:
-    """The interval that holds the mean of `share` of all samples drawn from values (N,).
+    """Percentile-bootstrap confidence interval of the mean of `values` (N,), at level `share`.
 
-    It says what another choice of test images would change; not what another seed of the training
-    would. The draw is the same for arrays of the same length, so that pairs stay pairs.
+    It covers the choice of test images, not the seed of the training. Arrays of the same length are
+    resampled at the same places, so that the difference of two paired arrays keeps its pairs.
     """
     rng = np.random.default_rng(SEED)
     count = len(values)
@@ -29,7 +29,7 @@ def bootstrap_interval(
 
 
 def interval_table(scores: Mapping[str, NDArray[np.float64]]) -> pd.DataFrame:
-    """Columns metric, value, low and high, with 95 % intervals, from the scores of each image."""
+    """Metric, value, low and high of 95 % confidence intervals, from the scores of each image."""
     rows = []
     for name, values in scores.items():
         low, high = bootstrap_interval(values)

@@ -1,29 +1,55 @@
-"""Stores the logits of a split, and the table of classes made from them."""
+"""Predictions for a split: logits, actual classes and temperature, and their file."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from stages.dataset.samples import CLASSES, ClassNames
-from stages.evaluation.metrics import confusion_matrix, hits_in_top
+from stages.dataset.samples import CLASSES
 from stages.running.arrays import load_arrays, save_arrays
 from stages.running.errors import PipelineError
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a network answered for N images.
+    """What a network predicts for N images.
 
-    logits: float32 (N, 100) · labels: int64 (N,), the actual classes · temperature: what to divide
-    the logits by before a softmax, to get probabilities that are as often right as they say.
+    logits: float32 (N, 100) · labels: int64 (N,), the actual classes · temperature: divides the
+    logits before the softmax, for calibrated probabilities.
     """
 
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     temperature: float
+
+    @cached_property
+    def predicted(self) -> NDArray[np.int64]:
+        """The class with the largest logit (N,)."""
+        return self.logits.argmax(axis=1)
+
+    @cached_property
+    def raw_probabilities(self) -> NDArray[np.float64]:
+        """Probabilities (N, 100) without the temperature."""
+        return probabilities_of(self.logits, 1.0)
+
+    @cached_property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Calibrated probabilities (N, 100)."""
+        return probabilities_of(self.logits, self.temperature)
+
+    @cached_property
+    def confidence(self) -> NDArray[np.float64]:
+        """The calibrated probability (N,) of the predicted class."""
+        return self.probabilities.max(axis=1)
+
+
+def probabilities_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
+    """Softmax (N, C) of logits (N, C) divided by `temperature`, in double precision."""
+    scaled = (logits / temperature).astype(np.float64)
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:
@@ -56,39 +82,3 @@ def load_predictions(path: Path) -> Predictions:
     if temperature.dtype != np.float64 or temperature.shape or not 0 < temperature < np.inf:
         raise PipelineError(f"{path}: expected a temperature above 0")
     return Predictions(logits, labels, float(temperature))
-
-
-def class_table(
-    logits: NDArray[np.float32], labels: NDArray[np.int64], classes: ClassNames
-) -> pd.DataFrame:
-    """One row per class, in the order of the labels.
-
-    Columns: class, superclass, images, top1, top5, superclass_top1, and the class that it is most
-    often taken for with the number of such images (empty and 0 if there is no mistake).
-    """
-    coarse_of_fine = np.array(classes.coarse_of_fine)
-    predicted = logits.argmax(axis=1)
-    counts = confusion_matrix(labels, predicted, CLASSES)
-    images = counts.sum(axis=1)
-    same_superclass = coarse_of_fine[predicted] == coarse_of_fine[labels]
-    mistakes = counts - np.diag(np.diag(counts))
-    rivals = mistakes.argmax(axis=1)
-
-    def share(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-        return np.bincount(labels, weights=hits, minlength=CLASSES) / np.maximum(images, 1)
-
-    return pd.DataFrame(
-        {
-            "class": classes.fine,
-            "superclass": [classes.coarse[i] for i in classes.coarse_of_fine],
-            "images": images,
-            "top1": share(predicted == labels),
-            "top5": share(hits_in_top(logits, labels, 5)),
-            "superclass_top1": share(same_superclass),
-            "taken_for": [
-                classes.fine[rival] if mistakes[row, rival] else ""
-                for row, rival in enumerate(rivals)
-            ],
-            "taken_for_images": mistakes.max(axis=1),
-        }
-    )

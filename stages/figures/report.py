@@ -2,23 +2,24 @@
 
 import base64
 import io
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from stages.evaluation.tables import readable
 from stages.figures.charts import Chart
 from stages.figures.results import Results
+from stages.figures.training import Training
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
-PER_CELL = 3  # images behind a cell of the confusion of superclasses
-PER_PAIR = 12  # and behind a pair of classes
-COLUMNS = 32  # of the sheet that holds them all
+IMAGES_PER_CELL = 3  # behind a cell of the confusion of superclasses
+IMAGES_PER_PAIR = 12
+COLUMNS = 32  # of the sheet of all images behind cells and pairs
 TITLES = {
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
@@ -27,85 +28,106 @@ TITLES = {
 }
 
 
-def render_report(
-    results: Results,
-    drawn: list[Chart],
-    intervals: pd.DataFrame,
-    training: dict[str, str],
-    reports: Path,
-) -> str:
-    """The page as HTML, with the files of the charts in `reports` and what lies behind them.
+def render_report(results: Results, drawn: list[Chart], training: Training, reports: Path) -> str:
+    """The page as HTML, with the files of the charts in `reports` and the images behind cells."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["readable"] = readable
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    shown = [chart for chart in drawn if chart.in_report]
+    classes = results.classes
+    return template.render(
+        images=len(results.predictions.labels),
+        verdict=verdict(results),
+        scores=scores_with_titles(results),
+        training=training,
+        charts=[(chart, _inlined(reports / chart.file, chart.photos)) for chart in shown],
+        classes=results.scores.per_class.sort_values("top1", kind="stable").to_dict("records"),
+        superclasses=sorted(classes.coarse),
+        confusion=results.superclass_counts.tolist(),
+        names={key: [*map(readable, getattr(classes, key))] for key in ("fine", "coarse")},
+        pairs=results.scores.confused_pairs.to_dict("records"),
+        columns=COLUMNS,
+        **images_behind(results),
+    )
 
-    `intervals` has the columns metric, value, low and high; `training` says what was trained.
+
+def verdict(results: Results) -> str:
+    """What to know before looking at the charts of an unusual run; '' for others."""
+    top1 = results.scores.intervals.set_index("metric").loc["top1"]
+    if not results.errors:
+        return "No test image was classified wrongly, so there is nothing to show about errors."
+    if top1["low"] <= 1 / len(results.classes.fine):
+        return (
+            "The network is no better than chance (1 %), so it learned nothing: look at the "
+            "learning curves first, and try another lr."
+        )
+    return ""
+
+
+def scores_with_titles(results: Results) -> list[dict[Hashable, Any]]:
+    """The rows of the intervals that the head of the page shows, each with a title."""
+    rows = results.scores.intervals.to_dict("records")
+    return [row | {"title": TITLES[row["metric"]]} for row in rows if row["metric"] in TITLES]
+
+
+def images_behind(results: Results) -> dict[str, Any]:
+    """Which images the page shows on demand: `behind` cells and pairs, and the `sheet` of them.
+
+    An image is its place in the sheet, its actual and its predicted class, and its probability.
     """
-    cells, pairs = mistakes_by_cell(results), mistakes_by_pair(results)
+    cells, pairs = errors_by_cell(results), errors_by_pair(results)
     shown = sorted({index for rows in [*cells.values(), *pairs] for index in rows})
     place = {index: position for position, index in enumerate(shown)}
+    predictions = results.predictions
 
     def described(rows: Iterable[int]) -> list[list[Any]]:
         return [
             [
                 place[index],
-                int(results.labels[index]),
-                int(results.predicted[index]),
-                round(float(results.probabilities[index].max()), 3),
+                int(predictions.labels[index]),
+                int(predictions.predicted[index]),
+                round(float(predictions.confidence[index]), 3),
             ]
             for index in rows
         ]
 
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
-        images=len(results.labels),
-        scores=[
-            row | {"title": TITLES[row["metric"]]}
-            for row in intervals.to_dict("records")
-            if row["metric"] in TITLES
-        ],
-        training=training,
-        charts=[(chart, _inlined(reports / chart.file)) for chart in drawn],
-        classes=results.per_class.sort_values("top1", kind="stable").to_dict("records"),
-        superclasses=sorted(results.classes.coarse),
-        confusion=results.superclass_counts.tolist(),
-        names={"fine": results.classes.fine, "coarse": results.classes.coarse},
-        pairs=results.pairs.to_dict("records"),
-        behind={
+    return {
+        "behind": {
             "cells": {key: described(rows) for key, rows in cells.items()},
             "pairs": [described(rows) for rows in pairs],
         },
-        columns=COLUMNS,
-        sheet=_webp(Image.fromarray(sheet(results.images[shown])), quality=80),
-    )
+        "sheet": _webp(Image.fromarray(sheet(results.images[shown])), quality=80),
+    }
 
 
-def mistakes_by_cell(results: Results) -> dict[str, list[int]]:
+def errors_by_cell(results: Results) -> dict[str, list[int]]:
     """For "row,column" of the superclass confusion the images there, the most confident first."""
-    coarse = np.array(results.classes.coarse_of_fine)
+    coarse, predictions = np.array(results.classes.coarse_of_fine), results.predictions
     found: dict[str, list[int]] = {}
-    for index in _by_confidence(results, results.predicted != results.labels):
-        key = f"{coarse[results.labels[index]]},{coarse[results.predicted[index]]}"
-        if len(found.setdefault(key, [])) < PER_CELL:
+    for index in _by_confidence(results, results.wrong):
+        key = f"{coarse[predictions.labels[index]]},{coarse[predictions.predicted[index]]}"
+        if len(found.setdefault(key, [])) < IMAGES_PER_CELL:
             found[key].append(int(index))
     return found
 
 
-def mistakes_by_pair(results: Results) -> list[list[int]]:
+def errors_by_pair(results: Results) -> list[list[int]]:
     """For each of the most confused pairs its images, the most confident first."""
-    names = results.classes.fine
+    names, predictions = results.classes.fine, results.predictions
     found = []
-    for pair in results.pairs.to_dict("records"):
+    for pair in results.scores.confused_pairs.to_dict("records"):
         both = [names.index(pair["class_a"]), names.index(pair["class_b"])]
-        mine = np.isin(results.labels, both) & np.isin(results.predicted, both)
-        rows = _by_confidence(results, mine & (results.labels != results.predicted))
-        found.append([int(index) for index in rows[:PER_PAIR]])
+        in_pair = np.isin(predictions.labels, both) & np.isin(predictions.predicted, both)
+        rows = _by_confidence(results, in_pair & results.wrong)
+        found.append([int(index) for index in rows[:IMAGES_PER_PAIR]])
     return found
 
 
 def _by_confidence(results: Results, mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     rows = np.flatnonzero(mask)
-    return rows[np.argsort(-results.probabilities.max(axis=1)[rows], kind="stable")]
+    return rows[np.argsort(-results.predictions.confidence[rows], kind="stable")]
 
 
 def sheet(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -117,11 +139,11 @@ def sheet(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grid.reshape(rows * size, COLUMNS * size, 3)
 
 
-def _inlined(path: Path) -> str:
-    """The picture at `path` as a data URL; charts without loss, galleries small."""
+def _inlined(path: Path, photos: bool) -> str:
+    """The picture at `path` as a data URL; photos smaller, and with some loss."""
     with Image.open(path) as picture:
         rgb = picture.convert("RGB")
-    return _webp(rgb, quality=75) if path.parent.name == "gallery" else _webp(rgb, lossless=True)
+    return _webp(rgb, quality=75) if photos else _webp(rgb, lossless=True)
 
 
 def _webp(picture: Image.Image, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a run left to draw, and what follows from it for more than one figure."""
+"""What a run left to draw."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,66 +8,43 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from stages.dataset.samples import ClassNames
-from stages.evaluation.metrics import confusion_matrix, reliability, softmax
-from stages.evaluation.pairs import confused_pairs
 from stages.evaluation.predictions import Predictions
+from stages.evaluation.scores import Scores
+from stages.evaluation.tables import confusion_counts
 
 
 @dataclass(frozen=True)
 class Results:
-    """What a run left to draw: test images (N, 3, 32, 32), the answers to them, and tables.
+    """What a run left to draw: test images (N, 3, 32, 32), their predictions, scores and history.
 
-    history, per_class: reports/history.csv and per_class.csv · filters: the weights (K, 3, S, S) of
-    the first convolution.
+    history: the rows of reports/history.csv · filters: the weights (K, 3, S, S) of the first
+    convolution · gallery_images: how many errors the gallery shows at most.
     """
 
     images: NDArray[np.uint8]
     predictions: Predictions
     classes: ClassNames
+    scores: Scores
     history: pd.DataFrame
-    per_class: pd.DataFrame
     filters: NDArray[np.float32]
-    bins: int
     gallery_images: int
-    most_pairs: int = 20
-
-    @cached_property
-    def labels(self) -> NDArray[np.int64]:
-        """The actual classes (N,)."""
-        return self.predictions.labels
-
-    @cached_property
-    def predicted(self) -> NDArray[np.int64]:
-        """The predicted classes (N,)."""
-        return self.predictions.logits.argmax(axis=1)
-
-    @cached_property
-    def probabilities(self) -> NDArray[np.float64]:
-        """Calibrated, (N, 100)."""
-        return softmax(self.predictions.logits / self.predictions.temperature)
 
     @cached_property
     def class_counts(self) -> NDArray[np.int64]:
-        """Confusion of classes (100, 100)."""
-        return confusion_matrix(self.labels, self.predicted, len(self.classes.fine))
+        """Confusion of the classes (100, 100)."""
+        return confusion_counts(self.scores.class_confusion, self.classes.fine)
 
     @cached_property
     def superclass_counts(self) -> NDArray[np.int64]:
-        """Confusion of superclasses (20, 20)."""
-        coarse = np.array(self.classes.coarse_of_fine)
-        count = len(self.classes.coarse)
-        return confusion_matrix(coarse[self.labels], coarse[self.predicted], count)
+        """Confusion of the superclasses (20, 20)."""
+        return confusion_counts(self.scores.superclass_confusion, self.classes.coarse)
 
     @cached_property
-    def pairs(self) -> pd.DataFrame:
-        """The most confused pairs of classes."""
-        return confused_pairs(self.class_counts, self.classes, self.most_pairs)
+    def errors(self) -> int:
+        """How many test images were predicted wrongly."""
+        return int(self.class_counts.sum() - np.trace(self.class_counts))
 
     @cached_property
-    def reliability(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """Accuracy by confidence, before and after temperature scaling."""
-        raw = softmax(self.predictions.logits)
-        before, after = (
-            reliability(each, self.labels, self.bins) for each in (raw, self.probabilities)
-        )
-        return before, after
+    def wrong(self) -> NDArray[np.bool_]:
+        """Whether each image (N,) was predicted wrongly."""
+        return self.predictions.predicted != self.predictions.labels

@@ -9,6 +9,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from stages.evaluation.tables import readable
+
 TEMPLATE = Path(__file__).with_name("model_card.md.j2")
 
 
@@ -27,6 +29,7 @@ def model_card(
     the network and of its ONNX form; the tables are those in reports/.
     """
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["readable"] = readable
     ranked = per_class.sort_values("top1", kind="stable")
     sizes = history.groupby("image_size", sort=False)["epoch"].count()
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
@@ -35,7 +38,6 @@ def model_card(
         temperature=description["temperature"],
         parameters=parameters,
         sizes=sizes.to_dict(),
-        last=history.iloc[-1].to_dict(),
         metrics=metrics,
         interval=intervals.set_index("metric").loc["top1"].to_dict(),
         worst=ranked.head(5).to_dict("records"),

@@ -10,4 +10,3 @@ class RenderParameters(StageParameters):
 
     figure_dpi: int = Field(ge=30, le=600)
     gallery_images: int = Field(ge=1, le=100)
-    calibration_bins: int = Field(ge=1, le=1000)

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stages.evaluation.inference import predict_logits
-from stages.evaluation.metrics import softmax
+from stages.evaluation.predictions import probabilities_of
+from stages.evaluation.tables import readable
 from stages.network.storage import TrainedModel
 
 BATCH = 100
@@ -21,7 +22,7 @@ def answers(model: TrainedModel, images: NDArray[np.uint8], top: int) -> list[li
     names = model.class_names
     found = []
     logits = predict_logits(model, images, BATCH, flip=False)
-    for probabilities in softmax(logits / model.temperature):
+    for probabilities in probabilities_of(logits, model.temperature):
         best = np.argsort(-probabilities, kind="stable")[:top]
         found.append(
             [
@@ -39,8 +40,7 @@ def answers(model: TrainedModel, images: NDArray[np.uint8], top: int) -> list[li
 def as_lines(name: str, answer: list[dict[str, Any]]) -> str:
     """The name of a picture and its classes, for people."""
     lines = [
-        f"  {row['probability']:6.1%}  {row['class'].replace('_', ' ')} "
-        f"({row['superclass'].replace('_', ' ')})"
+        f"  {row['probability']:6.1%}  {readable(row['class'])} ({readable(row['superclass'])})"
         for row in answer
     ]
     return "\n".join([name, *lines])

@@ -9,8 +9,12 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
+
+if TYPE_CHECKING:  # most stages write no table
+    import pandas as pd
 
 
 @contextmanager
@@ -47,6 +51,15 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 with Unix line ends, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_csv(path: Path, table: "pd.DataFrame", digits: int | None = None) -> None:
+    """Write `table` without its index, whole or not at all, the same bytes on each system.
+
+    Fractions get `digits` after the decimal point, or as many as they need.
+    """
+    float_format = None if digits is None else f"%.{digits}f"
+    write_text(path, table.to_csv(index=False, lineterminator="\n", float_format=float_format))
 
 
 def check_writable(paths: Iterable[Path]) -> None:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from stages.dataset.splits import load_classes, load_split
 from stages.network.storage import save_description, save_weights
 from stages.parameters.train import TrainParameters
-from stages.running.outputs import write_text
+from stages.running.outputs import write_csv, write_text
 from stages.training.batches import DeviceImages, EpochPlan
 from stages.training.checkpoint import Checkpoint, archive
 from stages.training.group import Group
@@ -119,8 +119,7 @@ def epoch_line(params: TrainParameters, row: Row, speed: float, seconds: float) 
 
 def write_history(job: Job, state: TrainingState) -> None:
     """Write history.csv, with a row for each epoch so far."""
-    history = pd.DataFrame(state.history).to_csv(index=False, lineterminator="\n")
-    write_text(job.reports / "history.csv", history)
+    write_csv(job.reports / "history.csv", pd.DataFrame(state.history))
 
 
 def write_results(job: Job, state: TrainingState, val: DeviceImages, images: int) -> None:

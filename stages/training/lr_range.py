@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from stages.dataset.samples import Samples
 from stages.dataset.splits import load_split
+from stages.evaluation.tables import LR_RANGE, write_table
 from stages.figures.lr_range import lr_range_figure
 from stages.figures.style import save_figure
 from stages.hardware import cpu
@@ -27,7 +28,6 @@ from stages.parameters.loading import load
 from stages.parameters.train import TrainParameters
 from stages.running.entry import run_stage
 from stages.running.errors import PipelineError
-from stages.running.outputs import write_text
 
 if TYPE_CHECKING:
     from stages.training.batches import Batch, DeviceImages
@@ -129,7 +129,7 @@ def main() -> None:
     precision = choose_precision(params.precision, device)
     make_reproducible()
     table = measure(params, load_split(TRAIN), options.steps, device, precision)
-    write_text(OUTPUT / "loss.csv", table.to_csv(index=False, lineterminator="\n"))
+    write_table(LR_RANGE, table, OUTPUT)
     lowest, peak = suggest(table)
     save_figure(lr_range_figure(table, peak), OUTPUT / "loss.png", dpi=110)
     print(f"lr-range: {OUTPUT / 'loss.png'}: the loss is lowest at lr {lowest:g}")

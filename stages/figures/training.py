@@ -1,7 +1,9 @@
-"""Reads the tables and weights that the figures are drawn from."""
+"""Reads what was trained: weights to draw, size and data of the network, and its params."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,41 +12,25 @@ from numpy.typing import NDArray
 
 from stages.running.errors import PipelineError, reason_of
 
-# The columns that the readers of a table need, by its name.
-WORDS = {
-    "intervals": ["metric"],
-    "per_class": ["class", "superclass", "taken_for"],
-    "summary": ["layer"],
-}
-NUMBERS = {
-    "history": ["epoch", "lr", "image_size", "train_loss", "train_top1", "val_loss", "val_top1"],
-    "intervals": ["value", "low", "high"],
-    "per_class": ["images", "top1", "top5", "superclass_top1"],
-    "summary": ["parameters", "multiply_adds"],
-}
+# The params of the stage train in the committed params.yaml, by its sections.
+DEFAULTS = Path(__file__).with_name("default_params.json")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """The rows of a CSV file that the pipeline wrote; empty cells are ''.
+@dataclass(frozen=True)
+class Param:
+    """A param of a training as text; `default` is another value in params.yaml, or ''."""
 
-    Raises `PipelineError` if there are none, or not all columns that its name needs.
-    """
-    try:
-        table = pd.read_csv(path, keep_default_na=False)
-    except FileNotFoundError:
-        raise PipelineError(f"{path}: not found; run `dvc repro`") from None
-    except (ValueError, OSError) as error:
-        raise PipelineError(f"{path}: not a CSV table ({reason_of(error)})") from None
-    if table.empty:
-        raise PipelineError(f"{path}: has no rows; run `dvc repro`")
-    numbers = NUMBERS.get(path.stem, [])
-    for column in [*WORDS.get(path.stem, []), *numbers]:
-        if column not in table:
-            raise PipelineError(f"{path}: has no column {column}; run `dvc repro`")
-    for column in numbers:
-        if not pd.api.types.is_numeric_dtype(table[column]):
-            raise PipelineError(f"{path}: column {column}: expected numbers; run `dvc repro`")
-    return table
+    name: str
+    value: str
+    default: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """What was trained: facts by their names, and the params of the stage train by section."""
+
+    facts: dict[str, str]
+    params: dict[str, list[Param]]
 
 
 def first_filters(weights: Path) -> NDArray[np.float32]:
@@ -66,9 +52,7 @@ def first_filters(weights: Path) -> NDArray[np.float32]:
     return filters
 
 
-def describe_training(
-    description: Path, summary: pd.DataFrame, history: pd.DataFrame
-) -> dict[str, str]:
+def describe_training(description: Path, summary: pd.DataFrame, history: pd.DataFrame) -> Training:
     """What was trained, in words: from models/model.json, models/summary.csv and the history.
 
     Raises `PipelineError` if the first is missing or not the description of a network.
@@ -76,10 +60,9 @@ def describe_training(
     try:
         stored = json.loads(description.read_text(encoding="utf-8"))
         network, training = stored["network"], stored["training"]
-        params = ", ".join(f"{key} {value}" for key, value in training["params"].items())
         images = f"{training['images']:,}, and {training['validation_images']:,} for validation"
-        seed = f"{training['params']['seed']}"
         name = f"ResNet-{network['depth']}, width {network['width']}, stem {network['stem']}"
+        params = grouped_params(dict(training["params"].items()))
     except FileNotFoundError:
         raise PipelineError(f"{description}: not found; run `dvc repro`") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -88,12 +71,35 @@ def describe_training(
         ) from None
     total = summary.iloc[-1]
     sizes = history.groupby("image_size", sort=False)["epoch"].count()
-    return {
+    facts = {
         "Network": name,
         "Parameters": f"{total['parameters']:,}",
         "Multiply-adds per image": f"{total['multiply_adds']:,}",
         "Training images": images,
-        "Seed": seed,
         "Epochs": ", then ".join(f"{n} on images of {size} pixels" for size, n in sizes.items()),
-        "All params of the stage train": params,
     }
+    return Training(facts, params)
+
+
+def grouped_params(values: dict[str, Any]) -> dict[str, list[Param]]:
+    """The params of a training by the sections of params.yaml, with the defaults that they changed.
+
+    Params that are in no section come last, under "Other".
+    """
+    sections = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    known = {name for section in sections.values() for name in section}
+    sections["Other"] = {name: value for name, value in values.items() if name not in known}
+    grouped = {
+        title: [
+            Param(name, as_yaml(values[name]), "" if values[name] == default else as_yaml(default))
+            for name, default in section.items()
+            if name in values
+        ]
+        for title, section in sections.items()
+    }
+    return {title: rows for title, rows in grouped.items() if rows}
+
+
+def as_yaml(value: Any) -> str:
+    """A param as in params.yaml."""
+    return value if isinstance(value, str) else json.dumps(value)
