@@ -1,35 +1,36 @@
 """The trained network in other formats: ONNX by onnxruntime, Paddle Inference, the model card."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
 import paddle
 import pytest
-from scipy.special import softmax
 
 from stages.dataset.splits import load_split
-from stages.evaluation.inference import logits_of_batch
+from stages.evaluation.inference import predict_logits
 from stages.formats.inference_program import program_logits, save_program
 from stages.formats.onnx_check import largest_difference, onnx_logits
 from stages.formats.onnx_graph import onnx_model
 from stages.network.resnet import ResNetConfig, build_resnet, statistics_of, weights_of
 from stages.network.storage import TrainedModel
 from stages.running.errors import PipelineError
+from tests.conftest import ROOT
 
-MEAN = np.array([0.5, 0.45, 0.4], np.float32)
-STD = np.array([0.2, 0.25, 0.3], np.float32)
+MEAN, STD = np.float32([0.5, 0.45, 0.4]), np.float32([0.2, 0.25, 0.3])
 
 
 def some_model(config: ResNetConfig) -> TrainedModel:
     """With batch-norm values as after some training."""
-    network = build_resnet(config, seed=0)
+    network = build_resnet(config, 0, MEAN, STD)
     for tensor in [*statistics_of(network), *(w for w in weights_of(network) if w.ndim == 1)]:
         tensor.set_value(paddle.uniform(tensor.shape, min=0.5, max=1.5))
     network.eval()
     names = [f"class {i}" for i in range(config.classes)]
     classes = {"fine": names, "coarse": ["any"], "coarse_of_fine": [0] * config.classes}
-    return TrainedModel(network, MEAN, STD, 0.7, classes)
+    return TrainedModel(network, 0.7, classes)
 
 
 def exported(model: TrainedModel) -> bytes:
@@ -46,9 +47,10 @@ def exported(model: TrainedModel) -> bytes:
     ],
 )
 def test_formats_give_the_logits_of_the_network(tmp_path, config):
+    """Paddle Inference with the settings that it has by default."""
     model = some_model(config)
     images = np.random.default_rng(0).integers(0, 256, (5, 3, 32, 32), dtype=np.uint8)
-    expected = logits_of_batch(model, images, flip=False)
+    expected = predict_logits(model, images, 5, flip=False)
     tolerance = 1e-4 * np.abs(expected).max()
     content = exported(model)
     np.testing.assert_allclose(onnx_logits(content, images), expected, atol=tolerance)
@@ -58,6 +60,25 @@ def test_formats_give_the_logits_of_the_network(tmp_path, config):
     np.testing.assert_allclose(program_logits(tmp_path, images[:2]), expected[:2], atol=tolerance)
 
 
+def test_same_network_gives_the_same_program(tmp_path):
+    """In a process of its own, as the names in it count the layers that a process has made."""
+    code = """
+import sys
+from pathlib import Path
+from stages.formats.inference_program import save_program
+from tests.test_export import ResNetConfig, some_model
+save_program(some_model(ResNetConfig(20, 2)), Path(sys.argv[1]))
+"""
+    contents = []
+    for name in ("first", "second"):
+        folder = tmp_path / name
+        folder.mkdir()
+        subprocess.run([sys.executable, "-c", code, folder], cwd=ROOT, check=True)
+        contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
+    assert sorted(contents[0]) == ["model.json", "model.pdiparams"]
+    assert contents[0] == contents[1]
+
+
 def test_onnx_has_calibrated_probabilities_and_the_class_names():
     model = some_model(ResNetConfig(20, 4))
     content = exported(model)
@@ -65,7 +86,8 @@ def test_onnx_has_calibrated_probabilities_and_the_class_names():
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), dtype=np.uint8)
     logits, probabilities = session.run(["logits", "probabilities"], {"images": images})
-    np.testing.assert_allclose(probabilities, softmax(logits / 0.7, axis=1), rtol=1e-4)
+    powers = np.exp(logits / 0.7)
+    np.testing.assert_allclose(probabilities, powers / powers.sum(1, keepdims=True), 1e-4, 1e-9)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == model.class_names
 

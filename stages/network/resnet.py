@@ -173,7 +173,7 @@ class ResNet(nn.Layer):
 
 @contextmanager
 def plain_layers(network: ResNet) -> Iterator[None]:
-    """Within, the network runs by Paddle's own layers alone: for tracing, hooks and comparisons."""
+    """Within, the network runs by Paddle's own layers alone, for hooks and comparisons."""
     engine, network.engine = network.engine, None
     try:
         yield
