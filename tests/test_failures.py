@@ -71,7 +71,8 @@ def test_bad_archive_is_one_line_and_loses_nothing(workspace, tmp_path, kind):
         }
         archive.write_bytes(contents[kind])
     workspace.set_params(dataset="cifar100", archive_url="http://127.0.0.1:9/closed")
-    output = workspace.run("dvc", "repro", ok=False, CIFAR100_ARCHIVE=str(archive), no_proxy="*")
+    environment = {"CIFAR100_ARCHIVE": str(archive), "no_proxy": "*", "HOME": str(tmp_path)}
+    output = workspace.run("dvc", "repro", ok=False, **environment)
     line = one_error_line(output)
     assert str(archive) in line
     expected = {

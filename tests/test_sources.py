@@ -499,6 +499,9 @@ def test_local_copy_is_found_in_each_form(server, tmp_path, monkeypatch, form):
         ("file://{cwd}/g%20one", "no such file (looked for {cwd}/g one)"),
         ("s3://bucket/a.tar.gz", "give a path, or an address that begins with http:// or https://"),
         ("pipe", "{cwd}/pipe: is no regular file"),
+        ("http://[", "Invalid IPv6 URL"),
+        ("file://[/a", "Invalid IPv6 URL"),
+        ("HTTP://127.0.0.1:9/a", "could not connect"),
         ("{long}", "File name too long"),
     ],
 )

@@ -33,13 +33,13 @@ def fetch_archive(url: str, target: Path, check: Callable[[Path], str]) -> str:
     sources = [os.environ.get(LOCAL_COPY, "").strip(), cached if os.path.isfile(cached) else ""]
     problems = []
     for source in filter(None, [*sources, url, SECOND_SOURCE]):
-        get = download if urlsplit(source).scheme in ("http", "https") else _copy
+        get = download if source.lower().startswith(("http://", "https://")) else _copy
         try:
             return f"{source} ({get(source, target, check)})"
         except PipelineError as error:
             problems.append(f"{source}: {error}")
-        except OSError as error:
-            problems.append(f"{source}: {error.strerror or reason_of(error)}")
+        except (OSError, ValueError) as error:  # an address that is none is a ValueError
+            problems.append(f"{source}: {getattr(error, 'strerror', None) or reason_of(error)}")
         print(f"download: {problems[-1]}", file=sys.stderr)
     raise PipelineError(
         f"no source gave CIFAR-100; on a machine without internet access name a local copy in the "

@@ -1,7 +1,8 @@
 """Makes a small synthetic data set in the official format: the demo and the tests need no network.
 
 100 classes in 20 superclasses: a superclass is a colour on a background pattern, a class adds one
-of five shapes. A small network learns them in a minute.
+of five shapes. A small network learns them in a minute, and confuses neighbouring colours and
+similar shapes, since the hues of two colours overlap and a ring's hole may be small.
 """
 
 import gzip
@@ -14,15 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-COLOURS = {
-    "red": (225, 45, 45),
-    "green": (40, 190, 70),
-    "blue": (50, 80, 230),
-    "yellow": (235, 220, 50),
-    "white": (245, 245, 245),
-}
+HUES = {"red": 0, "orange": 30, "yellow": 60, "green": 120, "blue": 220}  # degrees
+HUE_DEVIATION = 12  # degrees; red and orange, orange and yellow overlap
 PATTERNS = ("plain", "stripes", "bars", "checks")
-SHAPES = ("disc", "square", "triangle", "ring", "cross")
+SHAPES = ("disc", "ring", "square", "diamond", "cross")
 TRAIN_PER_CLASS = 60
 TEST_PER_CLASS = 20
 SEED = 20
@@ -30,10 +26,10 @@ SEED = 20
 
 def write_synthetic_archive(path: Path) -> None:
     """Write `cifar-100-python.tar.gz` with synthetic images; the same bytes at every call."""
-    coarse_names = sorted(f"{colour} on {pattern}" for colour in COLOURS for pattern in PATTERNS)
+    coarse_names = sorted(f"{colour} on {pattern}" for colour in HUES for pattern in PATTERNS)
     fine_names = sorted(
         f"{colour} {shape} on {pattern}"
-        for colour in COLOURS
+        for colour in HUES
         for shape in SHAPES
         for pattern in PATTERNS
     )
@@ -85,15 +81,16 @@ def draw(
 ) -> NDArray[np.uint8]:
     """`count` images of one class, uint8 (count, 3, 32, 32), with varied place, size and light."""
     y, x = np.mgrid[0:32, 0:32][:, None]
-    centre_x, centre_y = rng.uniform(12, 20, (2, count, 1, 1))
-    radius = rng.uniform(7, 10, (count, 1, 1))
+    centre_x, centre_y = rng.uniform(11, 21, (2, count, 1, 1))
+    radius = rng.uniform(6, 10, (count, 1, 1))
+    hole = rng.uniform(0.1, 0.6, (count, 1, 1))
     dx, dy = x - centre_x, y - centre_y
     distance = np.hypot(dx, dy)
     inside = {
         "disc": distance < radius,
         "square": np.maximum(abs(dx), abs(dy)) < 0.85 * radius,
-        "triangle": (abs(dx) < 0.6 * (dy + radius)) & (dy < 0.7 * radius),
-        "ring": (distance < radius) & (distance > 0.55 * radius),
+        "diamond": abs(dx) + abs(dy) < 1.2 * radius,
+        "ring": (distance < radius) & (distance > hole * radius),
         "cross": (np.minimum(abs(dx), abs(dy)) < 0.28 * radius)
         & (np.maximum(abs(dx), abs(dy)) < radius),
     }[shape]
@@ -106,8 +103,14 @@ def draw(
         "checks": wave_x ^ wave_y,
     }[pattern]
     background = rng.uniform(50, 80, (count, 1, 1)) + 70 * bright
-    light = rng.uniform(0.8, 1.0, (count, 1, 1, 1))
-    ink = light * np.array(COLOURS[colour]).reshape(1, 3, 1, 1)
-    picture = np.where(inside[:, None], ink, background[:, None])
-    noise = rng.normal(0, 8, (count, 3, 32, 32))
+    hue = HUES[colour] + rng.normal(0, HUE_DEVIATION, count)
+    light = rng.uniform(150, 240, count)
+    picture = np.where(inside[:, None], _ink(hue, light)[:, :, None, None], background[:, None])
+    noise = rng.normal(0, 20, (count, 3, 32, 32))
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
+
+
+def _ink(hue: NDArray[np.float64], light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Red, green and blue (N, 3) of hues in degrees, at a saturation of 0.8."""
+    distance = abs((hue[:, None] - np.array([0, 120, 240]) + 180) % 360 - 180)  # 0 to 180
+    return light[:, None] * (0.2 + 0.8 * np.clip(2 - distance / 60, 0, 1))
