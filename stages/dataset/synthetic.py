@@ -2,7 +2,7 @@
 
 100 classes in 20 superclasses: a superclass is a colour on a background pattern, a class adds one
 of five shapes. A small network learns them in a minute, and confuses neighbouring colours and
-similar shapes, since the hues of two colours overlap and a ring's hole may be small.
+similar shapes, as the hues of two colours overlap and a tilted square is nearly a diamond.
 """
 
 import gzip
@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 HUES = {"red": 0, "orange": 30, "yellow": 60, "green": 120, "blue": 220}  # degrees
-HUE_DEVIATION = 12  # degrees; red and orange, orange and yellow overlap
+HUE_DEVIATION = 10  # degrees; red and orange, orange and yellow overlap
+TILT_DEVIATION = 13  # degrees; a square that is tilted by 45 is a diamond
 PATTERNS = ("plain", "stripes", "bars", "checks")
 SHAPES = ("disc", "ring", "square", "diamond", "cross")
 TRAIN_PER_CLASS = 60
@@ -84,7 +85,9 @@ def draw(
     centre_x, centre_y = rng.uniform(11, 21, (2, count, 1, 1))
     radius = rng.uniform(6, 10, (count, 1, 1))
     hole = rng.uniform(0.1, 0.6, (count, 1, 1))
-    dx, dy = x - centre_x, y - centre_y
+    tilt = np.radians(rng.normal(0, TILT_DEVIATION, (count, 1, 1)))
+    dx = (x - centre_x) * np.cos(tilt) + (y - centre_y) * np.sin(tilt)
+    dy = (y - centre_y) * np.cos(tilt) - (x - centre_x) * np.sin(tilt)
     distance = np.hypot(dx, dy)
     inside = {
         "disc": distance < radius,
