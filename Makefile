@@ -24,7 +24,7 @@ COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy few
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo lr-range compare plots test test-all lint format bench time-to-accuracy check-lock verify audit lock clean
+.PHONY: help setup repro demo lr-range compare plots test-fast test test-all lint format bench time-to-accuracy check-lock verify audit lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -54,6 +54,9 @@ compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="m
 plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make plots REV="main exp-a"
 	@python -m stages.figures.offline_plots dvc_plots/template.html
 	@dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
+
+test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in under a minute
+	python -m pytest -m "not slow" --fast
 
 test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
 	python -m pytest -m "not slow"
