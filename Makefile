@@ -33,7 +33,7 @@ help:  ## list the targets
 setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu: the GPU build)
 
 repro: $(VENV)/ready  ## run the pipeline as far as something changed
-	@python -m stages.parameters.check
+	@python -m tools.check_params
 	dvc repro
 	@dvc metrics show
 
@@ -45,14 +45,14 @@ demo: $(VENV)/ready  ## run everything on drawn images in .demo, in a few minute
 
 lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
 	@dvc repro --quiet preprocess
-	python -m stages.training.lr_range
+	python -m tools.lr_range
 
 compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="main exp-a exp-b"
 	@test -n "$(REV)" || { echo 'error: compare: name what to compare: make compare REV="main exp-a"' >&2; exit 1; }
-	@python -m stages.compare $(REV)
+	@python -m tools.compare $(REV)
 
 plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make plots REV="main exp-a"
-	@python -m stages.figures.offline_plots dvc_plots/template.html
+	@python -m tools.plots dvc_plots/template.html
 	@dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
 test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in under a minute
@@ -80,10 +80,10 @@ time-to-accuracy: $(VENV)/ready $(BENCH)/ready  ## train the default recipe, and
 	python -m benchmarks.time_to_accuracy
 
 check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
-	@python -m tests.check_lock
+	@python -m tools.check_lock
 
 verify: $(VENV)/ready  ## run the committed pipeline in a fresh clone and compare all hashes (QUICK=1: a small one)
-	@python -m tests.verify $(if $(QUICK),--quick)
+	@python -m tools.verify $(if $(QUICK),--quick)
 
 audit: $(VENV)/ready-dev  ## ask the advisory database about the locked packages (needs the internet)
 	pip-audit --disable-pip --require-hashes -r requirements.txt

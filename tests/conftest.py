@@ -16,9 +16,9 @@ from typing import NoReturn
 import numpy as np
 import pytest
 
-from stages.dataset.samples import ClassNames, Samples
-from stages.dataset.splits import save_classes, save_split
-from stages.hardware import cpu
+from cifar100.dataset.samples import ClassNames, Samples
+from cifar100.dataset.splits import save_classes, save_split
+from cifar100.running import cpu
 from tests.archives import members
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from stages.running.outputs import restore_outputs
+from cifar100.running.outputs import restore_outputs
 from tests.archives import write_archive
 from tests.conftest import RESULTS, Workspace
 from tests.processes import is_running, training_process
@@ -43,7 +43,7 @@ def test_bad_param_is_one_line_and_loses_nothing(workspace, key, value, reason):
 def test_unknown_key_is_refused_before_any_stage(workspace):
     with (workspace.path / "params.yaml").open("a", encoding="utf-8") as file:
         file.write("learning_rate: 0.1\n")
-    output = workspace.run(sys.executable, "-m", "stages.parameters.check", ok=False)
+    output = workspace.run(sys.executable, "-m", "tools.check_params", ok=False)
     assert "unknown key learning_rate" in one_error_line(output)
 
 

@@ -2,8 +2,8 @@ from colorsys import rgb_to_hsv
 
 import numpy as np
 
-from stages.dataset.archive import read_archive
-from stages.dataset.synthetic import (
+from cifar100.archive.reader import read_archive
+from cifar100.archive.synthetic import (
     HUES,
     TEST_PER_CLASS,
     TRAIN_PER_CLASS,
