@@ -101,9 +101,11 @@ class TrainingState:
     def running_loss(self, lr: float) -> float:
         """The mean loss of the epoch's steps so far; waits for the device.
 
-        Raises `PipelineError` if it is not finite; `lr` is that of the last step.
+        Raises `PipelineError` if the loss or a weight is not finite; `lr` is that of the last step.
         """
-        loss = float(self.sums[0]) / self.step
+        # oneDNN's ReLU turns NaN into 0: the loss alone would not tell that weights are infinite
+        sums = paddle.stack([weight.sum() for weight in self.weights])
+        loss = float(self.sums[0]) / self.step if bool(sums.isfinite().all()) else math.nan
         check_finite("mean", loss, self.epoch + 1, self.step, lr)
         return loss
 
