@@ -7,7 +7,7 @@ VENV := .venv
 BENCH := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# The demo trains a small network on drawn images.
+# The demo trains a small network on synthetic images.
 DEMO := .demo
 DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 lr=0.2 \
 	progressive_sizes=[16] progressive_fraction=0.5
@@ -37,7 +37,7 @@ repro: $(VENV)/ready  ## run the pipeline as far as something changed
 	dvc repro
 	@dvc metrics show
 
-demo: $(VENV)/ready  ## run everything on drawn images in .demo, in a few minutes
+demo: $(VENV)/ready  ## run everything on synthetic images in .demo, in a few minutes
 	@rm -rf $(DEMO)
 	@git clone --quiet --no-hardlinks . $(DEMO)
 	@cd $(DEMO) && dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))
@@ -58,7 +58,7 @@ plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make 
 test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in under a minute
 	python -m pytest -m "not slow" --fast
 
-test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
+test: $(VENV)/ready-dev  ## run the tests, in under 6 minutes on 2 cores
 	python -m pytest -m "not slow"
 
 test-all: $(VENV)/ready-dev  ## run the slow tests as well

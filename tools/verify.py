@@ -1,7 +1,7 @@
 """Runs the committed pipeline in a fresh clone and compares what comes out: `make verify`.
 
-Every output's hash is held against dvc.lock. `make verify QUICK=1` runs a small network on drawn
-images in two clones and compares these.
+Every output's hash is held against dvc.lock. `make verify QUICK=1` runs a small network on
+synthetic images in two clones and compares these.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def compare(expected: dict[str, str], found: dict[str, str]) -> list[str]:
 def main() -> None:
     """Print what differs and exit with 1, or say that nothing does."""
     parser = argparse.ArgumentParser(prog="python -m tools.verify", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small, on drawn images, twice")
+    parser.add_argument("--quick", action="store_true", help="small, on synthetic images, twice")
     parser.add_argument("--keep", type=Path, help="a new folder for the clone, left for a look")
     options = parser.parse_args()
     if options.keep and options.keep.exists():
