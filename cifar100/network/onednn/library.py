@@ -162,7 +162,7 @@ def address_of(values: Any, shape: Shape) -> int:
     if isinstance(values, np.ndarray):
         usable, address = values.dtype == np.float32 and values.flags.c_contiguous, values.ctypes
     else:
-        on_cpu = values.dtype == paddle.float32 and values.place.is_cpu_place()
+        on_cpu = values.dtype is paddle.float32 and values.place.is_cpu_place()
         usable, address = on_cpu and values.is_contiguous(), None
     if not usable or tuple(values.shape) != shape:
         raise ValueError(
