@@ -168,6 +168,8 @@ class ResNet(nn.Layer):
 
     def set_precision(self, precision: str) -> None:
         """Compute the convolutions in float32, bfloat16 or float16 from now on."""
+        if precision not in ("float32", "bfloat16", "float16"):
+            raise ValueError(f"there is no precision {precision}")
         self.precision = precision
 
 

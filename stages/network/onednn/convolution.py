@@ -108,7 +108,8 @@ class Layout:
     def __init__(
         self, shape: Shape, filters: int, kernel: int, stride: int, type: int, max_side: int
     ) -> None:
-        if len(shape) != 4 or min(*shape, filters) < 1 or kernel % 2 == 0 or stride not in (1, 2):
+        dnn.nhwc(shape, type)  # refuses what is no activation
+        if filters < 1 or kernel % 2 == 0 or stride not in (1, 2):
             raise ValueError(
                 f"no convolution of {shape} to {filters} channels by {kernel}/{stride}"
             )
@@ -164,7 +165,7 @@ class Convolution:
         plain = dnn.dense(layout.weight)
         self._to_forward, self._to_data = (dnn.reorder(plain, each) for each in blocked[:2])
         self._from_grad = dnn.reorder(blocked[2], plain)
-        self._sizes = [dnn.size_of(each) for each in blocked]
+        self._sizes, self._shown_size = [dnn.size_of(each) for each in blocked], dnn.size_of(x)
 
     def forward(self, x: Activation, weight: paddle.Tensor) -> tuple[Activation, Activation]:
         """The result, and the input in the form that `backward` takes."""
@@ -181,7 +182,7 @@ class Convolution:
         layout = self.layout
         grad = layout.output.show(grad)
         weight_grad, blocked = new_tensor(layout.weight), Memory(self._sizes[2])
-        self._weights(x.address, grad.address, blocked.address)
+        self._weights(x.of_size(self._shown_size), grad.address, blocked.address)
         self._from_grad(blocked.address, weight_grad.data_ptr())
         if not wants_input:
             return None, weight_grad
@@ -199,6 +200,7 @@ class FoldedConvolution:
         self, shape: Shape, filters: int, kernel: int, stride: int, add: bool, relu: bool, type: int
     ) -> None:
         self.layout = layout = Layout(shape, filters, kernel, stride, type, MAX_SIDE_FOLDED)
+        self.add = add
         x, y, bias = layout.x, layout.y, dnn.dense((filters,))
         own, post = (
             dnn.any_layout(layout.weight, type),
@@ -223,9 +225,11 @@ class FoldedConvolution:
         self, x: Activation, weight: Memory, bias: NDArray[np.float32], added: Activation | None
     ) -> Activation:
         """The result; `added` is lost where there is one."""
+        if (added is not None) != self.add:
+            raise ValueError(f"expected something to add: {self.add}")
         output, bias_address = self.layout.output, dnn.address_of(bias, self.layout.weight[:1])
         x, y = self.layout.input.show(x), output.room() if added is None else output.show(added)
-        self._forward(x.address, weight.address, bias_address, y.address)
+        self._forward(x.address, weight.of_size(self._size), bias_address, y.address)
         return output.take(y)
 
 

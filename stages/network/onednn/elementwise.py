@@ -30,7 +30,7 @@ class BatchNorm:
             name + "backward", dnn.BACKWARD, x, x, x, *options, forward.descriptor, None
         )
         mask = {dnn.WORKSPACE: forward.chosen(dnn.WORKSPACE)} if relu else {}
-        self._mask_size = dnn.size_of(mask[dnn.WORKSPACE]) if relu else None
+        self._mask_size = dnn.size_of(mask[dnn.WORKSPACE]) if relu else 0
         given = {dnn.SRC: x, dnn.SCALE: vector, dnn.MEAN: vector, dnn.VARIANCE: vector}
         grads = {dnn.DIFF_SRC: x, dnn.DIFF_SCALE: vector, dnn.DIFF_SHIFT: vector}
         self._forward = forward.bind({**given, dnn.SHIFT: vector, dnn.DST: x, **mask})
@@ -42,7 +42,7 @@ class BatchNorm:
         """The result; mean and variance of the batch (2, C); where ReLU let its input through."""
         y = Activation(self.shape, self.type)
         statistics = np.empty((2, *self.channels), np.float32)
-        mask = None if self._mask_size is None else Memory(self._mask_size)
+        mask = Memory(self._mask_size) if self._mask_size else None
         self._forward(
             *self._given(x, scale, statistics),
             dnn.address_of(shift, self.channels),
@@ -65,7 +65,7 @@ class BatchNorm:
             *self._given(x, scale, statistics),
             *(grad.expect(self.shape, self.type), x_grad.address),
             *(scale_grad.data_ptr(), shift_grad.data_ptr()),
-            *([mask.address] if mask else []),
+            *([mask.of_size(self._mask_size)] if mask else []),
         )
         return x_grad, scale_grad, shift_grad
 
@@ -117,9 +117,9 @@ class MaxPooling:
     """3×3 max pooling of stride 2 and padding 1: (N, H, W, C) to (N, (H+1)/2, (W+1)/2, C)."""
 
     def __init__(self, shape: Shape, type: int) -> None:
-        n, h, w, c = shape
+        x, (n, h, w, c) = dnn.nhwc(shape, type), shape
         self.shape, self.type, self.result = shape, type, (n, (h + 1) // 2, (w + 1) // 2, c)
-        x, y = dnn.nhwc(shape, type), dnn.nhwc(self.result, type)
+        y = dnn.nhwc(self.result, type)
         stride, kernel, none, padding = (dnn.dims(side, side) for side in (2, 3, 0, 1))
         pool = dnn.MAX_POOLING, x, y, stride, kernel, none, padding, padding
         forward = Primitive("pooling_forward", dnn.TRAINING, *pool, None)
@@ -138,7 +138,9 @@ class MaxPooling:
     def backward(self, largest: Memory, grad: Activation) -> Activation:
         """The gradient of the input."""
         x_grad = Activation(self.shape, self.type)
-        self._backward(grad.expect(self.result, self.type), x_grad.address, largest.address)
+        self._backward(
+            grad.expect(self.result, self.type), x_grad.address, largest.of_size(self._size)
+        )
         return x_grad
 
 

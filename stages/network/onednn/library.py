@@ -129,6 +129,12 @@ class Memory:
         self.size, self.address = size, address + start
         self.bytes = owner[start : start + size]
 
+    def of_size(self, size: int) -> int:
+        """The address; `ValueError` if there are fewer or more bytes than this."""
+        if self.size != size:
+            raise ValueError(f"expected memory of {size} bytes, not {self.size}")
+        return self.address
+
 
 class Activation(Memory):
     """An array (N, H, W, C) of float32 or bfloat16."""
@@ -159,7 +165,10 @@ def address_of(values: Any, shape: Shape) -> int:
         on_cpu = values.dtype == paddle.float32 and values.place.is_cpu_place()
         usable, address = on_cpu and values.is_contiguous(), None
     if not usable or tuple(values.shape) != shape:
-        raise ValueError(f"expected float32 values of shape {shape} on the CPU, not {values}")
+        raise ValueError(
+            f"expected float32 values of shape {shape} on the CPU, not {values.dtype} "
+            f"of shape {tuple(values.shape)}"
+        )
     return address.data if address else int(values.data_ptr())
 
 
@@ -190,6 +199,8 @@ def any_layout(shape: Shape, type: int) -> Descriptor:
 @cache
 def nhwc(shape: Shape, type: int) -> Descriptor:
     """Descriptor of an activation (N, H, W, C), whose axes the library always calls NCHW."""
+    if len(shape) != 4 or min(shape) < 1 or type not in _BYTES:
+        raise ValueError(f"no activation has shape {shape} and type {type}")
     n, h, w, c = shape
     return strided((n, c, h, w), (h * w * c, 1, w * c, c), type)
 
