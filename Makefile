@@ -7,7 +7,7 @@ VENV := .venv
 BENCH := .venv-bench
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# The demo trains a small network on drawn images.
+# The demo trains a small network on synthetic images.
 DEMO := .demo
 DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 lr=0.2 \
 	progressive_sizes=[16] progressive_fraction=0.5
@@ -24,7 +24,7 @@ COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy few
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo lr-range compare plots test test-all lint format bench time-to-accuracy check-lock verify audit lock clean
+.PHONY: help setup repro demo lr-range compare plots test-fast test test-all lint format bench time-to-accuracy check-lock verify audit lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,11 +33,11 @@ help:  ## list the targets
 setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu: the GPU build)
 
 repro: $(VENV)/ready  ## run the pipeline as far as something changed
-	@python -m stages.parameters.check
+	@python -m tools.check_params
 	dvc repro
 	@dvc metrics show
 
-demo: $(VENV)/ready  ## run everything on drawn images in .demo, in a few minutes
+demo: $(VENV)/ready  ## run everything on synthetic images in .demo, in a few minutes
 	@rm -rf $(DEMO)
 	@git clone --quiet --no-hardlinks . $(DEMO)
 	@cd $(DEMO) && dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))
@@ -45,17 +45,20 @@ demo: $(VENV)/ready  ## run everything on drawn images in .demo, in a few minute
 
 lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
 	@dvc repro --quiet preprocess
-	python -m stages.training.lr_range
+	python -m tools.lr_range
 
 compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="main exp-a exp-b"
 	@test -n "$(REV)" || { echo 'error: compare: name what to compare: make compare REV="main exp-a"' >&2; exit 1; }
-	@python -m stages.compare $(REV)
+	@python -m tools.compare $(REV)
 
 plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make plots REV="main exp-a"
-	@python -m stages.figures.offline_plots dvc_plots/template.html
+	@python -m tools.plots dvc_plots/template.html
 	@dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
-test: $(VENV)/ready-dev  ## run the tests, in under 8 minutes on 2 cores
+test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in under a minute
+	python -m pytest -m "not slow" --fast
+
+test: $(VENV)/ready-dev  ## run the tests, in under 6 minutes on 2 cores
 	python -m pytest -m "not slow"
 
 test-all: $(VENV)/ready-dev  ## run the slow tests as well
@@ -77,10 +80,10 @@ time-to-accuracy: $(VENV)/ready $(BENCH)/ready  ## train the default recipe, and
 	python -m benchmarks.time_to_accuracy
 
 check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
-	@python -m tests.check_lock
+	@python -m tools.check_lock
 
 verify: $(VENV)/ready  ## run the committed pipeline in a fresh clone and compare all hashes (QUICK=1: a small one)
-	@python -m tests.verify $(if $(QUICK),--quick)
+	@python -m tools.verify $(if $(QUICK),--quick)
 
 audit: $(VENV)/ready-dev  ## ask the advisory database about the locked packages (needs the internet)
 	pip-audit --disable-pip --require-hashes -r requirements.txt

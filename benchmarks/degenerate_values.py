@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.runner import depth_and_width, positive, random_images
-from stages.hardware import cpu
+from cifar100.running import cpu
 
 IMAGES = 96
 DENORMAL = 1e-39  # float32 has full precision from 1.2e-38
@@ -25,8 +25,8 @@ class Step:
     def __init__(self, case: str, depth: int, width: int) -> None:
         import paddle
 
-        from stages.network.layers import BatchNorm, Convolution
-        from stages.network.resnet import ResNetConfig, build_resnet, weights_of
+        from cifar100.network.layers import BatchNorm, Convolution
+        from cifar100.network.resnet import ResNetConfig, build_resnet, weights_of
 
         self.network = build_resnet(ResNetConfig(depth, width), seed=0)
         self.network.train()

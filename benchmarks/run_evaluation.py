@@ -3,9 +3,9 @@
 import time
 
 from benchmarks.runner import random_images, report, runner_options
-from stages.hardware import cpu
-from stages.parameters.evaluate import EvaluateParameters
-from stages.parameters.loading import load
+from cifar100.running import cpu
+from cifar100.running.params import load
+from stages.evaluate.params import EvaluateParameters
 
 
 def main() -> None:
@@ -14,9 +14,9 @@ def main() -> None:
     threads = len(cpu.available_cores())
     cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from stages.evaluation.inference import predict_logits
-    from stages.network.resnet import ResNetConfig, build_resnet
-    from stages.network.storage import TrainedModel
+    from cifar100.network.inference import predict_logits
+    from cifar100.network.resnet import ResNetConfig, build_resnet
+    from cifar100.network.storage import TrainedModel
 
     params = load(EvaluateParameters)
     batch, flip = params.eval_batch_size, params.eval_flip

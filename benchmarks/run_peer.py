@@ -20,7 +20,7 @@ from benchmarks.peer_recipe import (
     learning_rate,
 )
 from benchmarks.torch_resnet import torch_resnet
-from stages.hardware import cpu
+from cifar100.running import cpu
 
 PACE_STEPS, PACE_WARMUP = 20, 5  # to measure how many steps fit
 LAYOUT = torch.channels_last  # the faster of PyTorch's two

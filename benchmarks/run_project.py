@@ -15,10 +15,10 @@ from benchmarks.runner import (
     report,
     runner_options,
 )
-from stages.dataset.samples import Samples
-from stages.hardware import cpu
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
+from cifar100.dataset.samples import Samples
+from cifar100.running import cpu
+from cifar100.running.params import load
+from stages.train.params import TrainParameters
 
 DEVICE = "cpu"
 IMAGES = 48_000  # as many as the training split has, so that the memory is that of a real training
@@ -26,10 +26,10 @@ IMAGES = 48_000  # as many as the training split has, so that the memory is that
 
 def measure(params: TrainParameters, precision: str, warmup: int, steps: int) -> float:
     """Images per second of so many steps after the warm-up: batches, augmentation, update."""
-    from stages.training.batches import DeviceImages, EpochPlan
-    from stages.training.group import Alone
-    from stages.training.state import TrainingState
-    from stages.training.step import train_step
+    from stages.train.batches import DeviceImages, EpochPlan
+    from stages.train.group import Alone
+    from stages.train.state import TrainingState
+    from stages.train.step import train_step
 
     images, labels = random_images(IMAGES)
     names = np.array([b""] * IMAGES)
@@ -71,7 +71,7 @@ def main() -> None:
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     import paddle
 
-    from stages.hardware.device import choose_precision, make_reproducible
+    from cifar100.network.device import choose_precision, make_reproducible
 
     depth, width = options.network
     params = load(TrainParameters).replace(

@@ -15,7 +15,7 @@ from benchmarks.runner import (
     runner_options,
 )
 from benchmarks.torch_resnet import torch_resnet
-from stages.hardware import cpu
+from cifar100.running import cpu
 
 LAYOUTS = {"eager": torch.contiguous_format, "channels-last": torch.channels_last}
 

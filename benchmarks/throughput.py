@@ -20,10 +20,10 @@ from benchmarks.machine import cpu_model, instruction_set, memory_gib
 from benchmarks.runner import BATCH_SIZE
 from benchmarks.stage_seconds import stage_seconds
 from benchmarks.workspace import run
-from stages.hardware import cpu
-from stages.running.entry import run_stage
-from stages.running.errors import PipelineError
-from stages.running.outputs import write_text
+from cifar100.running import cpu
+from cifar100.running.errors import PipelineError
+from cifar100.running.guard import run_command
+from cifar100.running.outputs import write_text
 
 RESULTS = Path("benchmarks/results.json")
 TORCH_PYTHON = Path(".venv-bench/bin/python")
@@ -226,4 +226,4 @@ def machine(measurements: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_stage("bench", main)
+    run_command("bench", main)

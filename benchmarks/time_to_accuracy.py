@@ -18,14 +18,14 @@ from matplotlib.ticker import PercentFormatter
 
 from benchmarks.runner import BLOCKS_PER_GROUP
 from benchmarks.workspace import copy_pipeline, lines_of, set_params
-from stages.dataset.splits import load_split, save_split
-from stages.figures.style import BLUE, ORANGE, RULES, new_figure, save_figure
-from stages.parameters.evaluate import EvaluateParameters
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.running.entry import run_stage
-from stages.running.errors import PipelineError
-from stages.running.outputs import write_text
+from cifar100.dataset.splits import load_split, save_split
+from cifar100.running.errors import PipelineError
+from cifar100.running.guard import run_command
+from cifar100.running.outputs import write_text
+from cifar100.running.params import load
+from stages.evaluate.params import EvaluateParameters
+from stages.render.style import BLUE, ORANGE, RULES, new_figure, save_figure
+from stages.train.params import TrainParameters
 
 OUTPUT = Path("benchmarks")
 PROCESSED = Path("data/processed")
@@ -153,4 +153,4 @@ def plot(table: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    run_stage("time-to-accuracy", main)
+    run_command("time-to-accuracy", main)

@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from stages.parameters.loading import read_mapping
-from stages.running.errors import PipelineError
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import read_mapping
 
 # Settings of BLAS, threads, allocator and frameworks that would not be those "as installed".
 TUNING = (
@@ -61,7 +61,8 @@ def lines_of(command: list[str], folder: Path = Path()) -> Iterator[str]:
 
 def copy_pipeline(target: Path) -> None:
     """Copy the code and the params of the pipeline from the current folder to `target`."""
-    shutil.copytree("stages", target / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("cifar100", "stages"):
+        shutil.copytree(name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("params.yaml", "dvc.yaml"):
         shutil.copy(name, target)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from stages.dataset.archive import read_archive
-from stages.dataset.samples import ClassNames, Samples
-from stages.running.errors import PipelineError
+from cifar100.archive.reader import read_archive
+from cifar100.dataset.samples import ClassNames, Samples
+from cifar100.running.errors import PipelineError
 
 
 def batch(samples: Samples) -> dict[bytes, Any]:

@@ -1,5 +1,6 @@
 """Fixtures: a Git clone of the working tree, and one finished run of the pipeline to copy from."""
 
+import multiprocessing.process
 import os
 import re
 import shutil
@@ -10,18 +11,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
-from stages.dataset.samples import ClassNames, Samples
-from stages.dataset.splits import save_classes, save_split
-from stages.hardware import cpu
+from cifar100.dataset.samples import ClassNames, Samples
+from cifar100.dataset.splits import save_classes, save_split
+from cifar100.running import cpu
 from tests.archives import members
 
 ROOT = Path(__file__).parent.parent
 
 cpu.prepare(threads=1)  # before any test imports Paddle
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fast", action="store_true", help="skip tests that start another process")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With --fast, a test or fixture ends as skipped where it would start a process."""
+    if config.getoption("--fast"):
+        subprocess.Popen.__init__ = _skip  # type: ignore[method-assign]
+        multiprocessing.process.BaseProcess.start = _skip  # type: ignore[method-assign]
+
+
+def _skip(*_arguments: object, **_options: object) -> NoReturn:
+    pytest.skip("starts a process; `make test` runs it", allow_module_level=True)
+
 
 # A network and a data set that train in seconds.
 SMALL = {

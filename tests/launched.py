@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import paddle
 
-from stages.network.resnet import ResNetConfig, build_resnet, weights_of
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.training import loop
-from stages.training.group import Alone, Group, join
-from stages.training.loop import Job, train
-from stages.training.validation import validate
+from cifar100.network.resnet import ResNetConfig, build_resnet, weights_of
+from cifar100.running.params import load
+from stages.train import loop
+from stages.train.group import Alone, Group, join
+from stages.train.loop import Job, train
+from stages.train.params import TrainParameters
+from stages.train.validation import validate
 
 IMAGES = 128
 MACHINE: dict[str, str | int] = {

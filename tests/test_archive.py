@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.dataset import acceptance
-from stages.dataset.acceptance import check_archive
-from stages.dataset.archive import read_archive
-from stages.dataset.samples import canonical_order, content_digest
-from stages.parameters.download import DownloadParameters
-from stages.parameters.loading import load
-from stages.running.errors import PipelineError
+from cifar100.archive.content import canonical_order, content_digest
+from cifar100.archive.reader import read_archive
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load
+from stages.download import acceptance
+from stages.download.acceptance import check_archive
+from stages.download.params import DownloadParameters
 from tests.archives import batch, members, refusal, write_archive
 
 

@@ -6,12 +6,12 @@ import numpy as np
 import paddle
 import pytest
 
-from stages.dataset.samples import Samples
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.training.augmentation import Mix, draw_crops, draw_mix, source_positions
-from stages.training.batches import Batch, DeviceImages, EpochPlan
-from stages.training.group import Alone
+from cifar100.dataset.samples import Samples
+from cifar100.running.params import load
+from stages.train.augmentation import Mix, draw_crops, draw_mix, source_positions
+from stages.train.batches import Batch, DeviceImages, EpochPlan
+from stages.train.group import Alone
+from stages.train.params import TrainParameters
 
 PLAIN = load(TrainParameters).replace(
     batch_size=8, seed=0, crop_padding=0, flip=False, mixup=0.0, cutmix=0.0

@@ -12,9 +12,9 @@ import pytest
 from benchmarks import degenerate_values, machine, throughput
 from benchmarks.runner import depth_and_width
 from benchmarks.stock_resnet import stock_resnet
-from stages.hardware import cpu
-from stages.network.resnet import ResNet, ResNetConfig
-from stages.running.errors import PipelineError
+from cifar100.network.resnet import ResNet, ResNetConfig
+from cifar100.running import cpu
+from cifar100.running.errors import PipelineError
 from tests.conftest import ROOT
 from tests.pytorch import TORCH_PYTHON, needs_torch
 

@@ -15,19 +15,19 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from stages.dataset.splits import load_split
-from stages.network import storage
-from stages.network.resnet import statistics_of, weights_of
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.running.errors import PipelineError
-from stages.training import checkpoint
-from stages.training.batches import DeviceImages, EpochPlan
-from stages.training.checkpoint import Checkpoint, training_digest
-from stages.training.group import Alone, Group
-from stages.training.loop import Job, train
-from stages.training.state import TrainingState
-from stages.training.step import train_step
+from cifar100.dataset.splits import load_split
+from cifar100.network import storage
+from cifar100.network.resnet import statistics_of, weights_of
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load
+from stages.train import checkpoint
+from stages.train.batches import DeviceImages, EpochPlan
+from stages.train.checkpoint import Checkpoint, training_digest
+from stages.train.group import Alone, Group
+from stages.train.loop import Job, train
+from stages.train.params import TrainParameters
+from stages.train.state import TrainingState
+from stages.train.step import train_step
 from tests.conftest import save_for_training
 from tests.launched import MACHINE, interrupt_in_epoch, job_in
 from tests.processes import is_running, training_process, wait_until
@@ -144,12 +144,12 @@ def test_state_that_was_being_written_at_a_power_cut_is_not_used(job, capfd):
 def test_state_that_diverged_does_not_replace_the_last_good_one(job, monkeypatch):
     def poisoned_step(state: TrainingState, *arguments: Any) -> Any:
         result = train_step(state, *arguments)
-        if (state.epoch, state.step) == (1, 39):  # the next look finds a finite loss, and saves
+        if (state.epoch, state.step) == (1, 39):  # which the loss of the next step hides
             state.weights[0].set_value(paddle.full_like(state.weights[0], float("inf")))
         return result
 
-    monkeypatch.setattr("stages.training.loop.train_step", poisoned_step)
-    with pytest.raises(PipelineError, match=r"is nan in epoch 2, step 50, at lr .*; try a smaller"):
+    monkeypatch.setattr("stages.train.loop.train_step", poisoned_step)
+    with pytest.raises(PipelineError, match=r"is nan in epoch 2, step 40, at lr .*; try a smaller"):
         train(job, ALONE)
     assert epochs_saved(job) == 1.4
 

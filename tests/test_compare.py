@@ -1,4 +1,4 @@
-"""`python -m stages.compare` on real revisions and experiments."""
+"""`python -m tools.compare` on real revisions and experiments."""
 
 import sys
 
@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from stages.comparison.revisions import Revision
-from stages.comparison.tables import class_differences, metric_differences
-from stages.evaluation.metrics import scores_per_image
-from stages.evaluation.predictions import Predictions
+from cifar100.results.predictions import Predictions
+from stages.evaluate.metrics import scores_per_image
+from tools.comparison.revisions import Revision
+from tools.comparison.tables import class_differences, metric_differences
 
 
 def revision(name, classes, right: np.ndarray) -> Revision:
@@ -56,7 +56,7 @@ def test_classes_are_ordered_from_gain_to_loss(classes):
 @pytest.mark.slow
 def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
     workspace.run("dvc", "exp", "run", "--name", "plain", "-S", "figure_dpi=45")
-    command = [sys.executable, "-m", "stages.compare"]
+    command = [sys.executable, "-m", "tools.compare"]
     shown = workspace.run(*command, "HEAD", "plain", "workspace")
     assert "plain against HEAD" in shown
     assert "workspace against HEAD" in shown

@@ -1,4 +1,4 @@
-"""`make demo` has to show that learning works."""
+"""`make demo` has to show that learning works, and leave mistakes to look at."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ from tests.conftest import ROOT, clone_working_tree
 
 
 @pytest.mark.slow
-def test_demo_reaches_ninety_percent(tmp_path):
+def test_demo_learns_most_and_leaves_mistakes(tmp_path):
     recipe = subprocess.check_output(["make", "--dry-run", "demo"], cwd=ROOT, text=True)
     (line,) = [line for line in recipe.splitlines() if "dvc exp run" in line]
     workspace = clone_working_tree(tmp_path / "repository")
     workspace.run("bash", "-c", line[line.index("dvc exp run") :])
-    assert json.loads(workspace.read("reports/metrics.json"))["top1"] >= 0.9
+    assert 0.8 <= json.loads(workspace.read("reports/metrics.json"))["top1"] <= 0.95

@@ -1,55 +1,22 @@
-"""dvc.yaml names exactly the source files and the params that each stage uses."""
+"""dvc.yaml names the rooms that each stage uses, and exactly the params that it uses."""
 
 import ast
-from functools import cache
-from pathlib import Path
 
 import pytest
 import yaml
 from pydantic import BaseModel
 
-from stages.parameters.check import SCHEMAS
 from tests.conftest import ROOT
+from tests.imports import files_used, source_files, tree
+from tools.check_params import SCHEMAS
 
-STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-
-
-@cache
-def tree(path: str) -> ast.Module:
-    return ast.parse((ROOT / path).read_text(encoding="utf-8"))
+TEXT = (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+STAGES = yaml.safe_load(TEXT)["stages"]
 
 
-def imported_files(path: str) -> set[str]:
-    """Files of this repository that the file at `path` imports, anywhere in it."""
-    names = set()
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            assert node.level == 0, f"{path} has a relative import"
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    files = {name.replace(".", "/") + ".py" for name in names}
-    packages = {name.replace(".", "/") + "/__init__.py" for name in names}
-    return {file for file in files | packages if (ROOT / file).is_file()}
-
-
-def files_used(stage: str) -> set[str]:
-    """Source files that run when the stage runs, templates beside them included."""
-    todo, seen = [f"stages/{stage}.py"], set()
-    while todo:
-        path = todo.pop()
-        if path not in seen:
-            seen.add(path)
-            todo += imported_files(path)
-    strings = {
-        (Path(path).parent / node.value).as_posix()
-        for path in seen
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "\n" not in node.value
-    }
-    return seen | {
-        name for name in strings if name.startswith("stages/") and (ROOT / name).is_file()
-    }
+def rooms(stage: str) -> list[str]:
+    """The deps of a stage that are folders of code."""
+    return [dep for dep in STAGES[stage]["deps"] if source_files(dep)]
 
 
 def params_used(stage: str) -> set[str]:
@@ -65,18 +32,51 @@ def params_used(stage: str) -> set[str]:
     return found - set(dir(BaseModel))  # model_dump, model_copy
 
 
-def test_stages_are_those_of_the_pipeline_and_each_is_one_file():
+def test_stages_are_those_of_the_pipeline():
     assert list(STAGES) == ["download", "preprocess", "train", "evaluate", "render", "export"]
-    runnable = {path.stem for path in (ROOT / "stages").glob("*.py")}
-    assert runnable == {*STAGES, "compare", "predict"}
     for name, stage in STAGES.items():
         assert stage["cmd"] == f"python -m stages.{name}"
 
 
+def test_pipeline_fits_on_a_screen():
+    assert len(TEXT.splitlines()) <= 115
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_source_files_in_deps_are_those_that_run(stage):
-    declared = [dep for dep in STAGES[stage]["deps"] if dep.startswith("stages/")]
-    assert sorted(declared) == sorted(files_used(stage))
+def test_what_a_stage_runs_lies_in_its_rooms(stage):
+    outside = [
+        file
+        for file in files_used(stage)
+        if not any(file.startswith(f"{room}/") for room in rooms(stage))
+    ]
+    assert not outside
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_room_of_a_stage_is_used(stage):
+    used = {file for file in files_used(stage) if not file.endswith("/__init__.py")}
+    for room in rooms(stage):
+        assert any(file.startswith(f"{room}/") for file in used), room
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_file_of_a_stage_is_run_by_it(stage):
+    """What only a tool needs would make the stage run again for nothing."""
+    assert not {*source_files(f"stages/{stage}")} - files_used(stage)
+
+
+def test_training_runs_again_for_its_four_rooms_alone():
+    needed = ["stages/train", "cifar100/dataset", "cifar100/network", "cifar100/running"]
+    assert sorted(rooms("train")) == sorted(needed)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_data_in_deps_are_files_that_another_stage_writes(stage):
+    written = set()
+    for other in STAGES.values():
+        for out in [*other.get("outs", []), *other.get("metrics", []), *other.get("plots", [])]:
+            written.add(next(iter(out)) if isinstance(out, dict) else out)
+    assert {*STAGES[stage]["deps"]} - {*rooms(stage)} <= written
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -87,20 +87,5 @@ def test_params_are_those_of_the_schema_and_each_is_used(stage):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_files_are_short(stage):
-    assert len((ROOT / f"stages/{stage}.py").read_text(encoding="utf-8").splitlines()) <= 100
-
-
-def test_imports_run_one_way():
-    for path in (ROOT / "stages").rglob("*.py"):
-        name = path.relative_to(ROOT).as_posix()
-        used = imported_files(name)
-        if path.parent != ROOT / "stages":
-            assert not any(Path(file).parent == Path("stages") for file in used), name
-        text = path.read_text(encoding="utf-8")
-        if "figures" in path.parts:
-            assert "import paddle" not in text
-        if "training" in path.parts:
-            assert not any("archive" in file for file in used)
-        if "network" in path.parts:
-            assert "dvc." not in text.replace("dvc.yaml", "")
+def test_main_of_a_stage_is_short(stage):
+    assert len((ROOT / f"stages/{stage}/main.py").read_text(encoding="utf-8").splitlines()) <= 100

@@ -9,14 +9,14 @@ import onnxruntime
 import paddle
 import pytest
 
-from stages.dataset.splits import load_split
-from stages.evaluation.inference import predict_logits
-from stages.formats.inference_program import program_logits, save_program
-from stages.formats.onnx_check import largest_difference, onnx_logits
-from stages.formats.onnx_graph import onnx_model
-from stages.network.resnet import ResNetConfig, build_resnet, statistics_of, weights_of
-from stages.network.storage import TrainedModel
-from stages.running.errors import PipelineError
+from cifar100.dataset.splits import load_split
+from cifar100.network.inference import predict_logits
+from cifar100.network.resnet import ResNetConfig, build_resnet, statistics_of, weights_of
+from cifar100.network.storage import TrainedModel
+from cifar100.running.errors import PipelineError
+from stages.export.inference_program import program_logits, save_program
+from stages.export.onnx_check import largest_difference, onnx_logits
+from stages.export.onnx_graph import onnx_model
 from tests.conftest import ROOT
 
 MEAN, STD = np.float32([0.5, 0.45, 0.4]), np.float32([0.2, 0.25, 0.3])
@@ -65,7 +65,7 @@ def test_same_network_gives_the_same_program(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from stages.formats.inference_program import save_program
+from stages.export.inference_program import save_program
 from tests.test_export import ResNetConfig, some_model
 save_program(some_model(ResNetConfig(20, 2)), Path(sys.argv[1]))
 """

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from stages.running.outputs import restore_outputs
+from cifar100.running.outputs import restore_outputs
 from tests.archives import write_archive
 from tests.conftest import RESULTS, Workspace
 from tests.processes import is_running, training_process
@@ -43,7 +43,7 @@ def test_bad_param_is_one_line_and_loses_nothing(workspace, key, value, reason):
 def test_unknown_key_is_refused_before_any_stage(workspace):
     with (workspace.path / "params.yaml").open("a", encoding="utf-8") as file:
         file.write("learning_rate: 0.1\n")
-    output = workspace.run(sys.executable, "-m", "stages.parameters.check", ok=False)
+    output = workspace.run(sys.executable, "-m", "tools.check_params", ok=False)
     assert "unknown key learning_rate" in one_error_line(output)
 
 
@@ -71,7 +71,8 @@ def test_bad_archive_is_one_line_and_loses_nothing(workspace, tmp_path, kind):
         }
         archive.write_bytes(contents[kind])
     workspace.set_params(dataset="cifar100", archive_url="http://127.0.0.1:9/closed")
-    output = workspace.run("dvc", "repro", ok=False, CIFAR100_ARCHIVE=str(archive), no_proxy="*")
+    environment = {"CIFAR100_ARCHIVE": str(archive), "no_proxy": "*", "HOME": str(tmp_path)}
+    output = workspace.run("dvc", "repro", ok=False, **environment)
     line = one_error_line(output)
     assert str(archive) in line
     expected = {

@@ -10,20 +10,20 @@ from matplotlib.text import Text
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.evaluation.predictions import Predictions
-from stages.evaluation.scoring import score
-from stages.figures.charts import charts
-from stages.figures.class_accuracy import class_accuracy, spread
-from stages.figures.confusion import class_confusion, superclass_confusion
-from stages.figures.curves import learning_curves
-from stages.figures.filters import first_layer_filters
-from stages.figures.gallery import confident_errors
-from stages.figures.reliability import reliability_diagram
-from stages.figures.report import render_report, verdict
-from stages.figures.results import Results
-from stages.figures.style import save_figure
-from stages.figures.training import DEFAULTS, Training, describe_training, grouped_params
-from stages.running.errors import PipelineError
+from cifar100.results.predictions import Predictions
+from cifar100.running.errors import PipelineError
+from stages.evaluate.scoring import score
+from stages.render.charts import charts
+from stages.render.class_accuracy import class_accuracy, spread
+from stages.render.confusion import class_confusion, superclass_confusion
+from stages.render.curves import learning_curves
+from stages.render.filters import first_layer_filters
+from stages.render.gallery import confident_errors
+from stages.render.reliability import reliability_diagram
+from stages.render.report import render_report, verdict
+from stages.render.results import Results
+from stages.render.style import save_figure
+from stages.render.training import DEFAULTS, Training, describe_training, grouped_params
 from tests.conftest import ROOT
 
 HISTORY = pd.DataFrame(

@@ -15,17 +15,17 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.dataset.archive import read_archive
-from stages.dataset.splits import load_classes, load_split, save_classes, save_split
-from stages.evaluation.predictions import Predictions, load_predictions, save_predictions
-from stages.evaluation.tables import INTERVALS, read_table
-from stages.figures.training import first_filters
-from stages.network.resnet import ResNetConfig, build_resnet
-from stages.network.storage import load_model, save_description, save_weights
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.prediction.images import read_image
-from stages.running.errors import PipelineError
+from cifar100.archive.reader import read_archive
+from cifar100.dataset.splits import load_classes, load_split, save_classes, save_split
+from cifar100.network.resnet import ResNetConfig, build_resnet
+from cifar100.network.storage import load_model, save_description, save_weights
+from cifar100.pictures import read_image
+from cifar100.results.predictions import Predictions, load_predictions, save_predictions
+from cifar100.results.tables import INTERVALS, read_table
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load
+from stages.render.training import first_filters
+from stages.train.params import TrainParameters
 from tests.archives import members, write_archive
 from tests.conftest import ROOT
 

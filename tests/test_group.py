@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from stages.training.group import Alone, join
-from stages.training.loop import train
+from stages.train.group import Alone, join
+from stages.train.loop import train
 from tests.conftest import ROOT, save_for_training, some_classes, some_samples
 from tests.launched import gradients, still
 

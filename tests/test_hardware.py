@@ -4,9 +4,9 @@ import sys
 import paddle
 import pytest
 
-from stages.hardware import cpu
-from stages.hardware.device import choose_device
-from stages.running.errors import PipelineError
+from cifar100.network.device import choose_device
+from cifar100.running import cpu
+from cifar100.running.errors import PipelineError
 
 
 @pytest.mark.parametrize(

@@ -122,8 +122,8 @@ def test_archive_of_many_large_members_is_refused(tmp_path):
 READ_WITHIN_LIMITS = """
 import re, resource, sys
 from pathlib import Path
-from stages.dataset.archive import read_archive
-from stages.running.errors import PipelineError
+from cifar100.archive.reader import read_archive
+from cifar100.running.errors import PipelineError
 resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
 try:
     read_archive(Path(sys.argv[1]))

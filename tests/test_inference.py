@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from stages.evaluation.inference import logits_of_batch, predict_logits
-from stages.hardware import cpu
-from stages.network.resnet import ResNetConfig, build_resnet
-from stages.network.storage import load_model, save_description, save_weights
+from cifar100.network.inference import logits_of_batch, predict_logits
+from cifar100.network.resnet import ResNetConfig, build_resnet
+from cifar100.network.storage import load_model, save_description, save_weights
+from cifar100.running import cpu
 
 CONFIG = ResNetConfig(20, 4)
 HALF = np.full(3, 0.5, np.float32)

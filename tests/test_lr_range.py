@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.running.errors import PipelineError
-from stages.training.lr_range import MAX_LR, MIN_LR, measure, rates, smoothed, suggest
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load
+from stages.train.params import TrainParameters
+from tools.lr_range import MAX_LR, MIN_LR, measure, rates, smoothed, suggest
 
 PARAMS = load(TrainParameters).replace(
     depth=20, width=2, batch_size=64, progressive_sizes=[16], mixup=0.5
@@ -59,7 +59,7 @@ def test_smoothing_starts_without_bias_and_follows_slowly():
 
 
 def test_command_prints_the_experiment_to_try_and_leaves_git_clean(workspace):
-    output = workspace.run("python", "-m", "stages.training.lr_range", "--steps", "60")
+    output = workspace.run("python", "-m", "tools.lr_range", "--steps", "60")
     (peak,) = re.findall(r"dvc exp run -S lr=([\d.e-]+)\n", output)
     assert MIN_LR < float(peak) < MAX_LR
     assert workspace.read("lr_range/loss.png").startswith(b"\x89PNG")
@@ -69,5 +69,5 @@ def test_command_prints_the_experiment_to_try_and_leaves_git_clean(workspace):
 @pytest.mark.slow
 def test_missing_data_is_one_line(workspace):
     (workspace.path / "data/processed/train.npz").unlink()
-    output = workspace.run("python", "-m", "stages.training.lr_range", ok=False)
+    output = workspace.run("python", "-m", "tools.lr_range", ok=False)
     assert re.fullmatch(r"error: lr-range: data/processed/train.npz: .*\n", output)

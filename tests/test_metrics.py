@@ -14,20 +14,20 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
-from stages.evaluation import metrics
-from stages.evaluation.confusion import confused_pairs, superclass_matrix
-from stages.evaluation.confusion import confusion_matrix as counts_of
-from stages.evaluation.intervals import bootstrap_interval, interval_table
-from stages.evaluation.predictions import (
+from cifar100.results.predictions import (
     Predictions,
     load_predictions,
     probabilities_of,
     save_predictions,
 )
-from stages.evaluation.scores import METRICS, read_metrics, read_scores, write_scores
-from stages.evaluation.scoring import score
-from stages.evaluation.tables import confusion_counts
-from stages.running.errors import PipelineError
+from cifar100.results.scores import METRICS, read_metrics, read_scores, write_scores
+from cifar100.results.tables import confusion_counts
+from cifar100.running.errors import PipelineError
+from stages.evaluate import metrics
+from stages.evaluate.confusion import confused_pairs, superclass_matrix
+from stages.evaluate.confusion import confusion_matrix as counts_of
+from stages.evaluate.intervals import bootstrap_interval, interval_table
+from stages.evaluate.scoring import score
 
 
 @pytest.fixture

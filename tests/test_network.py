@@ -9,8 +9,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from stages.network.convolution import Conv3x3
 
-from stages.network.inputs import channel_statistics, normalise
-from stages.network.resnet import (
+from cifar100.network.inputs import channel_statistics, normalise
+from cifar100.network.resnet import (
     BLOCKS_PER_GROUP,
     ResNet,
     ResNetConfig,
@@ -18,10 +18,11 @@ from stages.network.resnet import (
     statistics_of,
     weights_of,
 )
-from stages.network.storage import load_model, save_description, save_weights
-from stages.network.summary import summarise, to_text
-from stages.network.whitening import whiten_stem
-from stages.running.errors import PipelineError
+from cifar100.network.storage import load_model, save_description, save_weights
+from cifar100.running.errors import PipelineError
+from stages.train.summary import summarise
+from stages.train.whitening import whiten_stem
+from tools.summary import to_text
 
 MEAN = np.array([0.5, 0.4, 0.3], np.float32)
 STD = np.array([0.2, 0.25, 0.3], np.float32)

@@ -1,8 +1,8 @@
 import pytest
 
-from stages.running.entry import run_stage
-from stages.running.errors import PipelineError
-from stages.running.outputs import replacing, write_text
+from cifar100.running.errors import PipelineError
+from cifar100.running.guard import run_command
+from cifar100.running.outputs import replacing, write_text
 
 
 def test_file_appears_whole_or_not_at_all(tmp_path):
@@ -34,7 +34,7 @@ def test_failure_is_one_line_and_an_exit_code(capsys, error, line, code):
         raise error
 
     with pytest.raises(SystemExit) as caught:
-        run_stage("train", main)
+        run_command("train", main)
     assert caught.value.code == code
     assert capsys.readouterr().err == line
 
@@ -44,4 +44,4 @@ def test_a_mistake_of_the_program_keeps_its_traceback():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        run_stage("train", main)
+        run_command("train", main)

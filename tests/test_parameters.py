@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from stages.parameters.check import SCHEMAS
-from stages.parameters.loading import load, read_mapping
-from stages.parameters.train import TrainParameters
-from stages.running.errors import PipelineError
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load, read_mapping
+from stages.train.params import TrainParameters
 from tests.conftest import ROOT, Workspace
+from tools.check_params import SCHEMAS
 
 ALL_KEYS = [(stage, key) for stage, schema in SCHEMAS.items() for key in schema.model_fields]
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from stages.dataset.archive import read_archive
-from stages.dataset.samples import content_digest
+from cifar100.archive.content import content_digest
+from cifar100.archive.reader import read_archive
 from tests.archives import members, write_archive
 from tests.conftest import RESULTS, Workspace
 
@@ -91,7 +91,7 @@ def test_param_runs_its_stage_and_what_follows(workspace, key, value, expected):
 
 @pytest.mark.slow
 def test_editing_the_code_of_one_stage_runs_that_stage_and_what_follows(workspace):
-    source = workspace.path / "stages/figures/curves.py"
+    source = workspace.path / "stages/render/curves.py"
     source.write_text(source.read_text(encoding="utf-8") + "\n# a comment\n", encoding="utf-8")
     assert stages_run(workspace.run("dvc", "repro")) == ["render"]
 

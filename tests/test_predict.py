@@ -1,4 +1,4 @@
-"""`python -m stages.predict` on pictures of all kinds, good ones and bad ones."""
+"""`python -m cifar100.predict` on pictures of all kinds, good ones and bad ones."""
 
 import io
 import json
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from stages.dataset.splits import load_split
-from stages.prediction.answers import as_blocks
-from stages.prediction.images import FORMATS, picture_files, read_image
-from stages.running.errors import PipelineError
+from cifar100.dataset.splits import load_split
+from cifar100.pictures import FORMATS, picture_files, read_image
+from cifar100.running.errors import PipelineError
+from cifar100.top_classes import as_blocks
 from tests.conftest import ROOT
 
 
@@ -43,7 +43,7 @@ def bare(finished, tmp_path):
 
 def predict(folder, *arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "stages.predict", *map(str, arguments)],
+        [sys.executable, "-m", "cifar100.predict", *map(str, arguments)],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -56,7 +56,7 @@ def test_folder_is_answered_from_the_bare_model(bare, pictures, finished):
     done = predict(bare, pictures, "--json", "--top", 3, "--saw", "saw")
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    found = {line["picture"].rsplit("/", 1)[1]: line["answers"] for line in lines}
+    found = {line["picture"].rsplit("/", 1)[1]: line["predictions"] for line in lines}
     assert sorted(found) == [f"{i:02}.png" for i in range(len(found))]
     names = json.loads((bare / "models/model.json").read_text())["classes"]
     stored = np.load(finished.path / "data/predictions/test.npz")

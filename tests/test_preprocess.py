@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages import preprocess
-from stages.dataset.archive import read_archive
-from stages.dataset.samples import ClassNames, Samples
+from cifar100.archive.reader import read_archive
+from cifar100.dataset.samples import ClassNames, Samples
+from stages.preprocess import main as preprocess
 from tests.archives import members, write_archive
 from tests.conftest import ROOT
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.training.loop import epoch_line
-from stages.training.schedule import image_size, learning_rate, share_done
+from cifar100.running.params import load
+from stages.train.loop import epoch_line
+from stages.train.params import TrainParameters
+from stages.train.schedule import image_size, learning_rate, share_done
 
 PARAMS = load(TrainParameters)
 PROGRESS = np.linspace(0, 1, 1001)

@@ -23,10 +23,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from stages.dataset import sources, transfer
-from stages.dataset.archive import read_archive
-from stages.dataset.sources import fetch_archive
-from stages.running.errors import PipelineError
+from cifar100.archive.reader import read_archive
+from cifar100.running.errors import PipelineError
+from stages.download import sources, transfer
+from stages.download.sources import fetch_archive
 from tests.conftest import ROOT
 
 # Of the caller's shell: what would lead the requests of these tests elsewhere.
@@ -499,6 +499,9 @@ def test_local_copy_is_found_in_each_form(server, tmp_path, monkeypatch, form):
         ("file://{cwd}/g%20one", "no such file (looked for {cwd}/g one)"),
         ("s3://bucket/a.tar.gz", "give a path, or an address that begins with http:// or https://"),
         ("pipe", "{cwd}/pipe: is no regular file"),
+        ("http://[", "Invalid IPv6 URL"),
+        ("file://[/a", "Invalid IPv6 URL"),
+        ("HTTP://127.0.0.1:9/a", "could not connect"),
         ("{long}", "File name too long"),
     ],
 )
@@ -518,8 +521,8 @@ def test_value_that_names_no_archive_is_one_line(server, tmp_path, monkeypatch, 
 UNREADABLE = """
 import os, sys
 from pathlib import Path
-from stages.dataset.sources import fetch_archive
-from stages.running.errors import PipelineError
+from stages.download.sources import fetch_archive
+from cifar100.running.errors import PipelineError
 if os.getuid() == 0:
     os.setuid(65534)  # root may read everything
 try:

@@ -3,15 +3,10 @@ import hashlib
 import numpy as np
 import pytest
 
-from stages.dataset.splits import (
-    load_classes,
-    load_split,
-    save_classes,
-    save_split,
-    stratified_split,
-)
-from stages.running.arrays import save_arrays
-from stages.running.errors import PipelineError
+from cifar100.dataset.arrays import save_arrays
+from cifar100.dataset.splits import load_classes, load_split, save_classes, save_split
+from cifar100.running.errors import PipelineError
+from stages.preprocess.split import stratified_split
 
 
 def test_split_takes_the_same_number_of_each_class_and_loses_nothing(samples):

@@ -1,7 +1,15 @@
+from colorsys import rgb_to_hsv
+
 import numpy as np
 
-from stages.dataset.archive import read_archive
-from stages.dataset.synthetic import TEST_PER_CLASS, TRAIN_PER_CLASS, write_synthetic_archive
+from cifar100.archive.reader import read_archive
+from cifar100.archive.synthetic import (
+    HUES,
+    TEST_PER_CLASS,
+    TRAIN_PER_CLASS,
+    draw,
+    write_synthetic_archive,
+)
 
 
 def test_archive_has_the_official_format_and_the_same_bytes_each_time(tmp_path):
@@ -22,3 +30,15 @@ def test_images_of_a_class_differ(tmp_path):
     train, _, _ = read_archive(tmp_path / "a.tar.gz")
     images = train.images[train.fine == 3].reshape(TRAIN_PER_CLASS, -1)
     assert len(np.unique(images, axis=0)) == TRAIN_PER_CLASS
+
+
+def test_neighbouring_colours_overlap_and_others_do_not():
+    rng = np.random.default_rng(0)
+    hues = {}
+    for colour in HUES:
+        images = draw(colour, "square", "plain", 400, rng)[:, :, 15:18, 15:18].mean((2, 3)) / 255
+        hues[colour] = np.array([rgb_to_hsv(*image)[0] for image in images]) * 360
+    red = (hues["red"] + 180) % 360 - 180
+    assert 0.03 < (red > 15).mean() < 0.15  # closer to orange
+    assert 0.03 < (hues["yellow"] < 45).mean() < 0.15
+    assert (abs(hues["blue"] - HUES["green"]) > 60).all()

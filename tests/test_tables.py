@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from stages.evaluation.tables import (
+from cifar100.results.tables import (
     CLASS_CONFUSION,
     CONFUSED_PAIRS,
     HISTORY,
@@ -16,7 +16,7 @@ from stages.evaluation.tables import (
     read_table,
     write_table,
 )
-from stages.running.errors import PipelineError
+from cifar100.running.errors import PipelineError
 from tests.conftest import ROOT
 
 

@@ -11,21 +11,21 @@ from safetensors.numpy import load_file
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 
-from stages.dataset.samples import Samples
-from stages.dataset.splits import load_split, save_split
-from stages.network.resnet import ResNetConfig, build_resnet, weights_of
-from stages.network.storage import load_model
-from stages.parameters.loading import load
-from stages.parameters.train import TrainParameters
-from stages.running.errors import PipelineError
-from stages.training.batches import DeviceImages, EpochPlan
-from stages.training.group import Alone
-from stages.training.initialisation import make_optimizer
-from stages.training.loop import Job, train
-from stages.training.state import TrainingState
-from stages.training.step import train_step
-from stages.training.temperature import fit_temperature
-from stages.training.validation import validate
+from cifar100.dataset.samples import Samples
+from cifar100.dataset.splits import load_split, save_split
+from cifar100.network.resnet import ResNetConfig, build_resnet, weights_of
+from cifar100.network.storage import load_model
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load
+from stages.train.batches import DeviceImages, EpochPlan
+from stages.train.group import Alone
+from stages.train.initialisation import make_optimizer
+from stages.train.loop import Job, train
+from stages.train.params import TrainParameters
+from stages.train.state import TrainingState
+from stages.train.step import train_step
+from stages.train.temperature import fit_temperature
+from stages.train.validation import validate
 from tests.conftest import save_for_training
 from tests.launched import MACHINE, job_in
 
@@ -73,7 +73,7 @@ def test_history_gets_its_row_after_each_epoch(job, monkeypatch):
         rows.append(len(pd.read_csv(history)) if history.exists() else 0)
         return validate(*arguments)
 
-    monkeypatch.setattr("stages.training.loop.validate", validate_and_look)
+    monkeypatch.setattr("stages.train.loop.validate", validate_and_look)
     train(with_params(job, epochs=3), ALONE)
     assert rows == [0, 1, 2]
     assert len(pd.read_csv(job.reports / "history.csv")) == 3
@@ -151,7 +151,7 @@ def test_history_is_what_the_images_give(job, monkeypatch):
         state.network.train()
         return train_step(state, batch, lr, group)
 
-    monkeypatch.setattr("stages.training.loop.train_step", noted_step)
+    monkeypatch.setattr("stages.train.loop.train_step", noted_step)
     train(with_params(job, epochs=1, label_smoothing=0.1), ALONE)
     row = pd.read_csv(job.reports / "history.csv").iloc[0]
     assert len(found) == 400 // 64

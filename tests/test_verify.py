@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Workspace
-from tests.verify import TIMING, compare, hashes
+from tools.verify import TIMING, compare, hashes
 
 STAGES = ["download", "preprocess", "train", "evaluate", "render", "export"]
 
@@ -16,7 +16,7 @@ def verify(workspace: Workspace, *options: str, cache: str, ok: bool = True) -> 
     configuration = workspace.path.parent / "configuration"
     configuration.mkdir()
     (configuration / "config").write_text(f"[cache]\n    dir = {cache}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "tests.verify", *options]
+    command = [sys.executable, "-m", "tools.verify", *options]
     return workspace.run(*command, ok=ok, DVC_GLOBAL_CONFIG_DIR=str(configuration))
 
 
@@ -42,7 +42,7 @@ def test_difference_is_named_and_the_time_does_not_count(tmp_path):
 
 
 def test_folder_that_is_there_already_is_not_touched(tmp_path):
-    command = [sys.executable, "-m", "tests.verify", "--keep", str(tmp_path)]
+    command = [sys.executable, "-m", "tools.verify", "--keep", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(f"{tmp_path} is there already; name a new folder")

@@ -1,0 +1,1 @@
+"""Measurements of speed and accuracy; no part of the pipeline."""

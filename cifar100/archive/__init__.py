@@ -1,0 +1,1 @@
+"""The official archive: reading it safely, and a synthetic one."""

@@ -1,0 +1,1 @@
+"""Samples, splits and class names, in memory and as files."""

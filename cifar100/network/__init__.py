@@ -1,0 +1,1 @@
+"""The network from uint8 images to logits, and its files."""

@@ -1,0 +1,70 @@
+"""Chooses where and in which precision to compute, and says what was chosen."""
+
+import paddle
+
+from cifar100.network import onednn
+from cifar100.running.errors import PipelineError
+
+
+def gpu_count() -> int:
+    """How many GPUs this Paddle can use; 0 for a CPU wheel."""
+    return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+
+
+def choose_device(wanted: str) -> str:
+    """`auto`, `cpu` or `gpu` to `cpu` or `gpu`; `PipelineError` if there is no GPU to use."""
+    gpus = gpu_count()
+    if wanted == "gpu" and gpus == 0:
+        reason = (
+            "Paddle finds no GPU"
+            if paddle.is_compiled_with_cuda()
+            else "this Paddle is built for the CPU (`make setup PADDLE=gpu` installs the other)"
+        )
+        raise PipelineError(f"params.yaml: device: gpu was asked for, but {reason}; or give auto")
+    return "gpu" if gpus and wanted != "cpu" else "cpu"
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """`auto` to what was measured to be fastest on this device; else what is wanted.
+
+    On a CPU with AMX bfloat16 is 3 times as fast as float32; without AMX it is slower. Raises
+    `PipelineError` for a precision that the device has not.
+    """
+    if device == "gpu":
+        return "float16" if wanted == "auto" else wanted
+    instructions = onednn.instruction_set()
+    if wanted == "auto":
+        return "bfloat16" if instructions.startswith("AMX") else "float32"
+    reason = {
+        "float16": "this training runs on a CPU; give auto, or float16 on a GPU",
+        "bfloat16": f"this CPU has no instructions for it ({instructions}); give auto or float32"
+        if onednn.available()
+        else f"it needs oneDNN, and here are {onednn.description()}; give auto or float32",
+    }
+    if wanted == "float16" or (wanted == "bfloat16" and "bfloat16" not in instructions):
+        raise PipelineError(f"params.yaml: precision: {wanted} was asked for, but {reason[wanted]}")
+    return wanted
+
+
+def describe(device: str, precision: str, threads: int) -> dict[str, str | int]:
+    """What computes, as it is printed and stored: the bytes of a model depend on all of it."""
+    if device == "cpu":
+        instructions, library = onednn.instruction_set(), onednn.description()
+    else:
+        instructions = paddle.device.cuda.get_device_name()
+        library = f"CUDA {paddle.version.cuda()}, cuDNN {paddle.version.cudnn()}"
+    return {
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "instruction_set": instructions,
+        "library": library,
+    }
+
+
+def make_reproducible() -> None:
+    """Have cuDNN choose deterministic algorithms; the CPU's are."""
+    if paddle.is_compiled_with_cuda():
+        paddle.set_flags(
+            {"FLAGS_cudnn_deterministic": True, "FLAGS_cudnn_exhaustive_search": False}
+        )

@@ -1,0 +1,76 @@
+"""Says what is on pictures: `python -m cifar100.predict cat.png holiday/`."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cifar100.pictures import picture_files, read_image
+from cifar100.running import cpu
+from cifar100.running.errors import PipelineError
+from cifar100.running.guard import run_command
+
+MODELS = Path("models")
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m cifar100.predict", description=__doc__)
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURE", help="files, folders, or - for standard input"
+    )
+    parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
+    parser.add_argument("--json", action="store_true", help="write JSON, one line per picture")
+    parser.add_argument("--saw", type=Path, help="a folder for the 32×32 images that are looked at")
+    parser.add_argument(
+        "--models", type=Path, default=MODELS, help="where model.safetensors and model.json lie"
+    )
+    options = parser.parse_args()
+    if options.top < 1:
+        parser.error("argument --top: expected a whole number of at least 1")
+    return options
+
+
+def main() -> None:
+    """Print the classes of each picture; one line on standard error for each that is unreadable."""
+    options = parse_options()
+    cpu.prepare(cpu.choose_threads("auto"))
+    # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    from cifar100.network.storage import load_model
+    from cifar100.top_classes import as_blocks, as_lines, top_classes
+
+    model = load_model(options.models / "model.safetensors", options.models / "model.json")
+    images, unreadable = {}, 0
+    for name in picture_files(options.pictures):
+        try:
+            images[name] = read_image(name)
+        except PipelineError as error:
+            print(f"error: predict: {error}", file=sys.stderr)
+            unreadable += 1
+    if images:
+        found = top_classes(model, np.stack(list(images.values())), options.top)
+        for (name, image), prediction in zip(images.items(), found, strict=True):
+            if options.saw:
+                save(image, options.saw / f"{name.lstrip('./').replace('/', '_')}.png")
+            if options.json:
+                print(json.dumps({"picture": name, "predictions": prediction}))
+                continue
+            if sys.stdout.isatty():
+                print(as_blocks(image))
+            print(as_lines(name, prediction))
+    if unreadable or not images:
+        raise PipelineError(f"{unreadable} pictures could not be read, {len(images)} were")
+
+
+def save(image: Any, path: Path) -> None:
+    """Write an image (3, S, S) as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image.transpose(1, 2, 0)).save(path)
+
+
+if __name__ == "__main__":
+    run_command("predict", main)

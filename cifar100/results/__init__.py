@@ -1,0 +1,1 @@
+"""Predictions and tables: the one place that writes and reads them."""

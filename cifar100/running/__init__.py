@@ -1,0 +1,1 @@
+"""What surrounds every program: params, environment, errors, outputs, the guard."""

@@ -1,0 +1,1 @@
+"""Gets the archive and checks that it is CIFAR-100."""

@@ -1,0 +1,32 @@
+"""Decides whether a file is CIFAR-100: by the official md5, or by a digest of its content."""
+
+import hashlib
+from pathlib import Path
+
+from cifar100.archive.content import content_digest
+from cifar100.archive.reader import read_archive
+from cifar100.running.errors import PipelineError
+
+CIFAR100_DIGEST = "f38bcb5f6ab2907ed5b0a9f565d0a6c19b351916553f05737d757c7d97aa448c"
+
+
+def check_archive(path: Path, official_md5: str) -> str:
+    """Say how the archive at `path` was accepted, or raise `PipelineError` if it is not CIFAR-100.
+
+    A copy that was packed again or whose samples stand in another order has another md5 and the
+    same content; it is accepted.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
+    md5 = digest.hexdigest()
+    if md5 == official_md5:
+        return "its md5 is the official one"
+    content = content_digest(*read_archive(path))
+    if content == CIFAR100_DIGEST:
+        return "packed differently, with exactly the samples of CIFAR-100"
+    raise PipelineError(
+        f"{path}: not CIFAR-100: expected md5 {official_md5} or content digest "
+        f"{CIFAR100_DIGEST[:16]}…, found md5 {md5} and content digest {content[:16]}…"
+    )

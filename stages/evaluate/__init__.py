@@ -1,0 +1,1 @@
+"""Computes everything that is published about the trained network."""

@@ -1,0 +1,47 @@
+"""Stage 4: score the trained network on the test split."""
+
+import shutil
+from pathlib import Path
+
+from cifar100.dataset.splits import load_classes, load_split
+from cifar100.results.predictions import Predictions, save_predictions
+from cifar100.results.scores import write_scores
+from cifar100.running import cpu
+from cifar100.running.outputs import check_writable
+from cifar100.running.params import load
+from stages.evaluate.params import EvaluateParameters
+from stages.evaluate.scoring import score
+
+MODELS = Path("models")
+PROCESSED = Path("data/processed")
+PREDICTIONS = Path("data/predictions/test.npz")
+REPORTS = Path("reports")
+FINISHED = Path(".checkpoints/finished")  # last states of trainings
+
+
+def main() -> None:
+    """Write data/predictions/test.npz, and metrics.json and the tables of scores to reports/."""
+    params = load(EvaluateParameters)
+    cpu.prepare(cpu.choose_threads("auto"))
+    # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    import paddle
+
+    from cifar100.network.device import choose_device, make_reproducible
+    from cifar100.network.inference import predict_logits
+    from cifar100.network.storage import load_model
+
+    shutil.rmtree(FINISHED, ignore_errors=True)  # DVC has recorded what they gave
+    check_writable([PREDICTIONS, REPORTS / "metrics.json"])
+    make_reproducible()
+    test = load_split(PROCESSED / "test.npz")
+    classes = load_classes(PROCESSED / "classes.json")
+    weights, description = MODELS / "model.safetensors", MODELS / "model.json"
+    paddle.set_device(choose_device(params.device))
+    model = load_model(weights, description)
+    logits = predict_logits(model, test.images, params.eval_batch_size, params.eval_flip)
+    predictions = Predictions(logits, test.fine, model.temperature)
+    scores = score(predictions, classes, params.calibration_bins)
+    save_predictions(PREDICTIONS, predictions)
+    write_scores(scores, REPORTS)
+    shown = ", ".join(f"{name} {value:.4f}" for name, value in scores.metrics.items())
+    print(f"evaluate: {shown}")

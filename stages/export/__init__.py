@@ -1,0 +1,1 @@
+"""Writes the network in other formats, and a card about it."""

@@ -1,5 +1,0 @@
-"""Kernels for a CPU from oneDNN, the library that Paddle's wheels for Linux and Windows contain."""
-
-from stages.network.onednn.library import available, description, instruction_set
-
-__all__ = ["available", "description", "instruction_set"]

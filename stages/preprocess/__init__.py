@@ -1,0 +1,1 @@
+"""Splits the archive into training, validation and test samples."""

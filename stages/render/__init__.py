@@ -1,0 +1,1 @@
+"""Draws the figures and the report page; computes no published number."""

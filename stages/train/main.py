@@ -1,0 +1,52 @@
+"""Stage 3: train the configured ResNet and write the model, its summary and the history.
+
+A training that was killed resumes from its last checkpoint when the stage is started again. The
+final checkpoint is kept until the stage evaluate starts: only then has DVC recorded the results.
+"""
+
+from pathlib import Path
+
+from cifar100.running import cpu
+from cifar100.running.outputs import check_writable, write_csv
+from cifar100.running.params import load
+from stages.train.params import TrainParameters
+
+PROCESSED = Path("data/processed")
+MODELS = Path("models")
+REPORTS = Path("reports")
+CHECKPOINTS = Path(".checkpoints")
+PIPELINE = Path("dvc.yaml")
+
+
+def main() -> None:
+    """Write models/model.{safetensors,json}, summary.csv, reports/history.csv and timing.json."""
+    params = load(TrainParameters)
+    threads = cpu.choose_threads(params.threads)
+    cpu.prepare(threads)
+    # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    from cifar100.network.device import choose_device, choose_precision, describe, make_reproducible
+    from cifar100.network.resnet import ResNet, ResNetConfig
+    from stages.train.checkpoint import training_digest, unarchive
+    from stages.train.group import join
+    from stages.train.loop import Job, train
+    from stages.train.summary import summarise
+
+    device = choose_device(params.device)
+    machine = describe(device, choose_precision(params.precision, device), threads)
+    make_reproducible()
+    group = join()
+    digest = training_digest(params, machine, group.size, PIPELINE)
+    checkpoint = CHECKPOINTS / f"{digest}.safetensors"
+    if group.rank == 0:
+        check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
+        unarchive(checkpoint)
+        summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
+        write_csv(MODELS / "summary.csv", summary)
+        parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
+        print(
+            f"train: ResNet-{params.depth}, width {params.width}: {parameters:,} parameters, "
+            f"{multiply_adds:,} multiply-adds per image; "
+            + ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in machine.items()),
+            flush=True,
+        )
+    train(Job(params, machine, PROCESSED, MODELS, REPORTS, checkpoint), group)

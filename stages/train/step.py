@@ -1,0 +1,42 @@
+"""One step of a training: forward, backward, update. Nothing in it waits for the device."""
+
+import paddle
+import paddle.nn.functional as F
+
+from cifar100.network.resnet import weights_of
+from stages.train.batches import Batch
+from stages.train.group import Group
+from stages.train.schedule import image_size
+from stages.train.state import TrainingState
+
+
+def train_step(
+    state: TrainingState, batch: Batch, lr: float, group: Group
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Update the weights once at the learning rate `lr`; the network is in training mode.
+
+    Returns the mean loss and the number of correct predictions, of this process's share of the
+    batch and still on the device.
+    """
+    smoothing = state.params.label_smoothing
+    logits = state.network(batch.images, image_size(state.params, state.epoch))
+    loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
+    if batch.mixed_labels is not None:
+        mixed = F.cross_entropy(logits, batch.mixed_labels, label_smoothing=smoothing)
+        loss = batch.weight * loss + (1 - batch.weight) * mixed
+    (state.loss_scale * loss).backward()
+    group.mean([weight.grad for weight in state.weights])
+    state.optimizer.set_lr(lr / state.loss_scale)
+    state.optimizer.step()
+    state.optimizer.clear_grad(set_to_zero=False)
+    if state.averaged is not None:
+        update_average(state)
+    return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
+
+
+@paddle.no_grad()
+def update_average(state: TrainingState) -> None:
+    """Move the averaged weights towards the current ones."""
+    decay = state.params.ema_decay
+    for average, current in zip(weights_of(state.averaged), state.weights, strict=True):
+        average.set_value(decay * average + (1 - decay) * current)

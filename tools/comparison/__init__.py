@@ -1,0 +1,1 @@
+"""Reads the results of revisions, and compares them."""

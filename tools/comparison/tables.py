@@ -1,0 +1,42 @@
+"""How results differ, and whether the difference is more than the choice of test images."""
+
+import numpy as np
+import pandas as pd
+
+from cifar100.dataset.samples import ClassNames
+from stages.evaluate.intervals import bootstrap_interval
+from tools.comparison.revisions import Revision
+
+
+def metric_differences(base: Revision, other: Revision) -> pd.DataFrame:
+    """One row per metric: its value in both, the difference, and whether that is significant.
+
+    low and high are the 95 % interval of the difference by a bootstrap of pairs: both answer the
+    same images. It is significant if zero lies outside. Metrics that are not a mean over images
+    have none.
+    """
+    rows = []
+    for name, before in base.metrics.items():
+        after = other.metrics.get(name, np.nan)
+        row = {"metric": name, base.name: before, other.name: after, "difference": after - before}
+        if name in base.scores:
+            low, high = bootstrap_interval(other.scores[name] - base.scores[name])
+            row |= {"low": low, "high": high}
+            row["significant"] = "yes" if low > 0 or high < 0 else "no"
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    return table.assign(significant=table["significant"].fillna(""))
+
+
+def class_differences(base: Revision, other: Revision, classes: ClassNames) -> pd.DataFrame:
+    """One row per class, the largest gain first: its top-1 in both, and the difference."""
+    labels = base.predictions.labels
+    images = np.maximum(np.bincount(labels, minlength=len(classes.fine)), 1)
+    before, after = (
+        np.bincount(labels, revision.scores["top1"], len(classes.fine)) / images
+        for revision in (base, other)
+    )
+    table = pd.DataFrame(
+        {"class": classes.fine, base.name: before, other.name: after, "difference": after - before}
+    )
+    return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
