@@ -114,6 +114,8 @@ class Layout:
                 f"no convolution of {shape} to {filters} channels by {kernel}/{stride}"
             )
         n, h, w, channels = shape
+        if kernel // 2 > 2 * min(h, w):  # it takes what lies beside such maps from dirty memory
+            raise ValueError(f"maps of {h}×{w} are too small for a window of {kernel}×{kernel}")
         result = (n, (h - 1) // stride + 1, (w - 1) // stride + 1, filters)
         self.weight = (filters, channels, kernel, kernel)
         if kernel == 1:
