@@ -46,6 +46,21 @@ def measure(params: TrainParameters, precision: str, warmup: int, steps: int) ->
     return steps * params.batch_size / (time.perf_counter() - started)
 
 
+def benchmark_params(depth: int, width: int) -> TrainParameters:
+    """Those of params.yaml, but the benchmark's network, batch and optimizer, at 32 pixels."""
+    return load(TrainParameters).replace(
+        depth=depth,
+        width=width,
+        stem="cifar",
+        batch_size=BATCH_SIZE,
+        lr=LEARNING_RATE,
+        momentum=MOMENTUM,
+        nesterov=True,
+        weight_decay=WEIGHT_DECAY,
+        progressive_sizes=[],
+    )
+
+
 def peak_memory() -> float:
     """The most memory that this process had resident so far, in MiB; 0 where it is not known."""
     try:
@@ -73,18 +88,7 @@ def main() -> None:
 
     from cifar100.network.device import choose_precision, make_reproducible
 
-    depth, width = options.network
-    params = load(TrainParameters).replace(
-        depth=depth,
-        width=width,
-        stem="cifar",
-        batch_size=BATCH_SIZE,
-        lr=LEARNING_RATE,
-        momentum=MOMENTUM,
-        nesterov=True,
-        weight_decay=WEIGHT_DECAY,
-        progressive_sizes=[],
-    )
+    params = benchmark_params(*options.network)
     precision = choose_precision(options.precision, DEVICE)
     make_reproducible()
     speed = measure(params, precision, options.warmup, options.steps)
