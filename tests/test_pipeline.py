@@ -175,7 +175,7 @@ def test_queue_with_two_workers_loses_no_experiment_when_one_of_them_is_killed(w
 
         states = wait_for_queue(workspace, Success=5, Running=1)  # the other worker does the rest
         (lost,) = [name for name, state in states.items() if state == "Running"]
-        # What README says to do: tell DVC that it is gone, and queue it anew.
+        # What docs/experiments.md says to do: tell DVC that it is gone, and queue it anew.
         workspace.run("dvc", "queue", "kill", lost)
         wait_for_queue(workspace, Success=5, Failed=1)
         workspace.run("dvc", "exp", "run", "--queue", "-S", f"lr={lr_of[lost]}")
