@@ -66,15 +66,15 @@ def load(folder: Path) -> tuple[Any, str]:
         library = ctypes.CDLL(str(path))
         library.dnnl_version.restype = POINTER(_Version)
         version = library.dnnl_version().contents
+        number = f"{version.major}.{version.minor}.{version.patch}"
+        if version.major != MAJOR_VERSION or version.cpu_runtime != _OPENMP:
+            return None, f"{path.name} is oneDNN {number}; {MAJOR_VERSION}.x with OpenMP is needed"
+        library.dnnl_primitive_desc_query_md.restype = c_void_p
+        library.dnnl_memory_desc_get_size.restype = c_size_t
+        library.dnnl_memory_set_data_handle.argtypes = (c_void_p, c_void_p)
+        library.dnnl_primitive_execute.argtypes = (c_void_p, c_void_p, c_int, POINTER(_Argument))
     except (OSError, AttributeError) as error:
         return None, f"{path.name} cannot be loaded ({error})"
-    number = f"{version.major}.{version.minor}.{version.patch}"
-    if version.major != MAJOR_VERSION or version.cpu_runtime != _OPENMP:
-        return None, f"{path.name} is oneDNN {number}; {MAJOR_VERSION}.x with OpenMP is needed"
-    library.dnnl_primitive_desc_query_md.restype = c_void_p
-    library.dnnl_memory_desc_get_size.restype = c_size_t
-    library.dnnl_memory_set_data_handle.argtypes = (c_void_p, c_void_p)
-    library.dnnl_primitive_execute.argtypes = (c_void_p, c_void_p, c_int, POINTER(_Argument))
     return library, number
 
 
