@@ -1,15 +1,19 @@
+import copy
 import functools
 import json
 import operator
+import re
 
 import numpy as np
 import paddle
 import psutil
 import pytest
 from safetensors.numpy import load_file, save_file
-from stages.network.convolution import Conv3x3
 
+from cifar100.network import onednn
 from cifar100.network.inputs import channel_statistics, normalise
+from cifar100.network.layers import Convolution
+from cifar100.network.onednn import library
 from cifar100.network.resnet import (
     BLOCKS_PER_GROUP,
     ResNet,
@@ -22,11 +26,45 @@ from cifar100.network.storage import load_model, save_description, save_weights
 from cifar100.running.errors import PipelineError
 from stages.train.summary import summarise
 from stages.train.whitening import whiten_stem
+from tests.engine import some_network
 from tools.summary import to_text
 
-MEAN = np.array([0.5, 0.4, 0.3], np.float32)
-STD = np.array([0.2, 0.25, 0.3], np.float32)
+MEAN, STD = np.float32([0.5, 0.4, 0.3]), np.float32([0.2, 0.25, 0.3])
 SMALL = ResNetConfig(20, 4)
+
+
+@pytest.fixture(params=["oneDNN", "Paddle's layers"])
+def engine(request, monkeypatch):
+    """What computes the networks that the test builds."""
+    if request.param != "oneDNN":
+        monkeypatch.setattr(library, "_library", None)
+    elif not onednn.available():
+        pytest.skip(onednn.description())
+
+
+on_both = pytest.mark.usefixtures("engine")
+
+
+def some_images(count: int, size: int = 32, seed: int = 0) -> paddle.Tensor:
+    rng = np.random.default_rng(seed)
+    return paddle.to_tensor(rng.integers(0, 256, (count, size, size, 3), dtype=np.uint8))
+
+
+def logits_of(network: ResNet, images: paddle.Tensor) -> np.ndarray:
+    """In evaluation mode, which the network is left in."""
+    network.eval()
+    with paddle.no_grad():
+        return network(images).numpy()
+
+
+def train_step(network: ResNet, images: paddle.Tensor) -> None:
+    """One step that changes the parameters a lot."""
+    network.train()
+    optimizer = paddle.optimizer.SGD(0.5, parameters=weights_of(network))
+    labels = paddle.arange(len(images))
+    paddle.nn.functional.cross_entropy(network(images), labels).backward()
+    optimizer.step()
+    optimizer.clear_grad()
 
 
 def count_parameters(config: ResNetConfig) -> int:
@@ -53,7 +91,9 @@ def test_weights_and_statistics_are_all_that_is_stored():
     norms = [layer for layer in network.sublayers() if isinstance(layer, paddle.nn.BatchNorm2D)]
     assert len(statistics_of(network)) == 2 * len(norms)
     stored = network.state_dict()
-    assert len(weights_of(network)) + len(statistics_of(network)) == len(stored)
+    names = {name for name, _ in network.named_parameters()} | {"mean", "std"}
+    assert set(stored) == names
+    assert len(weights_of(network)) + len(statistics_of(network)) + 2 == len(stored)
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56, 110])
@@ -63,12 +103,112 @@ def test_cifar_depths_count_their_layers(depth):
     assert len(weights) == depth
 
 
+@on_both
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("depth", [18, 50, 20])
 def test_network_takes_images_of_any_training_size(depth, stem):
     network = ResNet(ResNetConfig(depth, 4, stem))
-    for size in (16, 24, 30, 32):
-        assert network(paddle.randn([2, 3, size, size])).shape == [2, 100]
+    for size in (8, 16, 24, 30, 31, 32):
+        assert network(some_images(2, size)).shape == [2, 100]
+        assert network(some_images(2), size).shape == [2, 100]
+    assert np.isfinite(logits_of(network, some_images(3))).all()
+
+
+@on_both
+def test_images_are_scaled_to_the_size_that_is_asked_for():
+    network = build_resnet(SMALL, 0, MEAN, STD)
+    whole = logits_of(network, some_images(2))
+    enlarged = paddle.to_tensor(some_images(2, 16).numpy().repeat(2, 1).repeat(2, 2))
+    with paddle.no_grad():
+        np.testing.assert_array_equal(network(some_images(2), 32).numpy(), whole)
+        halved = network(enlarged, 16).numpy()
+    np.testing.assert_allclose(halved, logits_of(network, some_images(2, 16)), atol=1e-4)
+
+
+@on_both
+def test_images_may_be_float_and_lie_in_any_order_in_memory():
+    network = build_resnet(SMALL, 0, MEAN, STD)
+    images = some_images(3)
+    turned = paddle.to_tensor(images.numpy().transpose(0, 3, 1, 2)).transpose([0, 2, 3, 1])
+    expected = logits_of(network, images)
+    for same in (turned, images.astype("float32"), turned.astype("float32")):
+        np.testing.assert_array_equal(logits_of(network, same), expected)
+    network.train()
+    network(turned).sum().backward()
+    assert images.grad is None
+    assert all(weight.grad is not None for weight in weights_of(network))
+
+
+@on_both
+def test_gradients_of_two_batches_add_up_until_they_are_cleared():
+    network = build_resnet(SMALL, 0, MEAN, STD)
+    gradients = []
+    for seeds in ((1,), (2,), (1, 2)):
+        for seed in seeds:
+            network(some_images(4, 16, seed)).sum().backward()
+        gradients.append([weight.grad.numpy() for weight in weights_of(network)])
+        network.clear_gradients()
+    for first, second, both in zip(*gradients, strict=True):
+        np.testing.assert_allclose(both, first + second, atol=1e-4 * np.abs(both).max() + 1e-6)
+
+
+@on_both
+def test_training_moves_the_running_statistics_by_a_tenth_and_evaluation_does_not():
+    network = build_resnet(SMALL, 0, MEAN, STD)
+    norm, images = network.stem[1], some_images(4)
+    with paddle.no_grad():
+        maps = network.stem[0](normalise(images, network.mean, network.std)).numpy()
+    network.train()
+    network(images)
+    mean, variance = norm._mean.numpy(), norm._variance.numpy()
+    np.testing.assert_allclose(mean, 0.1 * maps.mean((0, 1, 2)), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * maps.var((0, 1, 2)), rtol=1e-4)
+    logits_of(network, images)
+    np.testing.assert_array_equal(norm._mean.numpy(), mean)
+
+
+@on_both
+def test_evaluation_uses_the_parameters_of_now():
+    """Also after an evaluation, whose parameters the engine has folded into its weights."""
+    network, images = build_resnet(SMALL, 0, MEAN, STD), some_images(4)
+    before = logits_of(network, images)
+    train_step(network, images)
+    after = logits_of(network, images)
+    assert not np.allclose(before, after, atol=0.01)
+    fresh = ResNet(SMALL)
+    fresh.set_state_dict(network.state_dict())
+    np.testing.assert_array_equal(logits_of(fresh, images), after)
+    train_step(network, images)
+    assert not np.allclose(logits_of(network, images), after, atol=0.01)
+
+
+@on_both
+def test_copy_is_a_network_of_its_own():
+    network, images = build_resnet(SMALL, 0, MEAN, STD), some_images(4)
+    before = logits_of(network, images)
+    copied = copy.deepcopy(network)
+    np.testing.assert_array_equal(logits_of(copied, images), before)
+    train_step(copied, images)
+    assert not np.allclose(logits_of(copied, images), before, atol=0.01)
+    np.testing.assert_array_equal(logits_of(network, images), before)
+    assert all(weight.grad is None for weight in weights_of(network))
+
+
+@on_both
+def test_images_do_not_change_each_others_logits():
+    """In evaluation, whatever the number of images."""
+    network, images = some_network(SMALL), some_images(9)
+    together = logits_of(network, images)
+    for start, stop in ((0, 1), (1, 4), (4, 9)):
+        alone = logits_of(network, images[start:stop])
+        np.testing.assert_allclose(alone, together[start:stop], atol=1e-4)
+
+
+@on_both
+def test_same_input_gives_the_same_bytes():
+    network, images = some_network(SMALL), some_images(32)
+    first = logits_of(network, images)
+    assert all(np.array_equal(logits_of(network, images), first) for _ in range(3))
 
 
 def test_initial_weights_follow_he_and_depend_on_the_seed():
@@ -103,9 +243,9 @@ def test_summary_lists_layers_shapes_parameters_and_multiply_adds():
 
 
 def test_normalise_maps_bytes_to_zero_mean_and_unit_deviation():
-    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8), dtype=np.uint8)
-    found = normalise(paddle.to_tensor(images), MEAN, STD).numpy()
-    expected = (images / 255 - MEAN.reshape(3, 1, 1)) / STD.reshape(3, 1, 1)
+    images = some_images(4, 8)
+    found = normalise(images, paddle.to_tensor(MEAN), paddle.to_tensor(STD)).numpy()
+    expected = (images.numpy() / 255 - MEAN) / STD
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -118,23 +258,27 @@ def test_channel_statistics_equal_numpys(samples):
 
 @pytest.fixture
 def stored(tmp_path, classes):
-    network = build_resnet(SMALL, seed=3)
+    network = build_resnet(SMALL, 3, MEAN, STD)
     network.stem[1]._mean.set_value(paddle.rand([4]))
     paths = tmp_path / "model.safetensors", tmp_path / "model.json"
     save_weights(paths[0], network)
-    save_description(paths[1], SMALL, MEAN, STD, 0.8, vars(classes), {})
+    save_description(paths[1], network, 0.8, vars(classes), {})
     return network, *paths
 
 
+@on_both
 def test_stored_model_gives_the_same_logits(stored, classes):
     network, weights, description = stored
-    network.eval()
     model = load_model(weights, description)
+    assert not model.network.training
     assert model.temperature == 0.8
-    images = np.random.default_rng(0).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
-    expected = network(normalise(paddle.to_tensor(images), MEAN, STD)).numpy()
-    np.testing.assert_array_equal(model.network(model.normalise(images)).numpy(), expected)
     assert model.class_names == vars(classes)
+    np.testing.assert_array_equal(model.network.mean.numpy(), MEAN)
+    np.testing.assert_array_equal(model.network.std.numpy(), STD)
+    images = some_images(4)
+    with paddle.no_grad():
+        found = model.network(images).numpy()
+    np.testing.assert_array_equal(found, logits_of(network, images))
 
 
 def test_same_network_gives_the_same_bytes(stored, tmp_path):
@@ -170,7 +314,7 @@ def test_damaged_or_missing_files_are_refused(stored):
     content = json.loads(description.read_text())
     content["network"]["depth"] = 19
     description.write_text(json.dumps(content))
-    assert "no model of this pipeline has this depth 19" in refusal(weights, description)
+    assert "unsupported depth 19" in refusal(weights, description)
     description.write_text("{}")
     assert "model.json: not the description of a model" in refusal(weights, description)
     description.unlink()
@@ -178,8 +322,43 @@ def test_damaged_or_missing_files_are_refused(stored):
 
 
 @pytest.mark.parametrize(
-    "path", [("temperature",), ("input", "mean", 0), ("network", "width"), ("network", "depth")]
+    ("values", "reason"),
+    [
+        (np.float32([0.2, 0, 0.3]), "tensor std is not of numbers above 0"),
+        (np.float32([0.2, -1, 0.3]), "tensor std is not of numbers above 0"),
+        (np.float32([0.2, np.nan, 0.3]), "tensor std is not of finite float32 numbers"),
+        (np.float64([0.2, 0.2, 0.3]), "tensor std is not of finite float32 numbers"),
+        (np.float32([0.2, 0.2]), r"tensor std should have shape \(3,\) and has \(2,\)"),
+        (None, r"tensor std should have shape \(3,\) and has none"),
+    ],
 )
+def test_weights_hold_what_the_input_is_divided_by(stored, values, reason):
+    _, weights, description = stored
+    tensors = {k: v for k, v in load_file(weights).items() if k != "std"}
+    save_file(tensors if values is None else tensors | {"std": values}, weights)
+    assert re.search(reason, refusal(weights, description))
+
+
+def test_description_tells_readers_what_the_weights_hold(stored):
+    _, weights, description = stored
+    content = json.loads(description.read_text())
+    assert content["format"] == 3
+    assert content["input"]["mean"] == load_file(weights)["mean"].tolist()
+    assert content["input"]["std"] == load_file(weights)["std"].tolist()
+    content["input"]["mean"][0] = 10**400
+    description.write_text(json.dumps(content))
+    np.testing.assert_array_equal(load_model(weights, description).network.mean.numpy(), MEAN)
+
+
+@pytest.mark.parametrize("version", [1, 2, 4, "3", None])
+def test_model_of_another_format_is_refused(stored, version):
+    _, weights, description = stored
+    content = json.loads(description.read_text())
+    description.write_text(json.dumps(content | {"format": version}))
+    assert "written by another version" in refusal(weights, description)
+
+
+@pytest.mark.parametrize("path", [("temperature",), ("network", "width"), ("network", "depth")])
 def test_numbers_out_of_all_bounds_are_refused(stored, path):
     _, weights, description = stored
     content = json.loads(description.read_text())
@@ -208,7 +387,8 @@ def test_depths_are_those_of_the_contract():
 def test_dirac_init_passes_the_input_on(depth, convolutions):
     """In each 3×3 convolution of the blocks, also where channels double and the stride is 2."""
     network = build_resnet(ResNetConfig(depth, 4), seed=0, dirac_init=True)
-    found = [layer for layer in network.groups.sublayers() if isinstance(layer, Conv3x3)]
+    found = [layer for layer in network.groups.sublayers() if isinstance(layer, Convolution)]
+    found = [layer for layer in found if layer.weight.shape[-1] == 3]
     assert len(found) == convolutions
     for convolution in found:
         channels = convolution.weight.shape[1]
@@ -233,13 +413,14 @@ def test_whitened_stem_responds_to_real_patches_without_correlation(samples):
     whiten_stem(network, images, mean, std)
     filters = network.stem[0].weight.numpy()
     np.testing.assert_allclose(filters[27:32], -filters[:5])
-    normalised = normalise(paddle.to_tensor(images), mean, std)
+    channels_last = paddle.to_tensor(images.transpose(0, 2, 3, 1))
+    normalised = normalise(channels_last, paddle.to_tensor(mean), paddle.to_tensor(std))
 
     def correlations(weights):
         responses = paddle.nn.functional.conv2d(
-            normalised, paddle.to_tensor(weights[:27]), stride=3
+            normalised, paddle.to_tensor(weights[:27]), stride=3, data_format="NHWC"
         )
-        return np.abs(np.corrcoef(responses.numpy().swapaxes(0, 1).reshape(27, -1)) - np.eye(27))
+        return np.abs(np.corrcoef(responses.numpy().reshape(-1, 27).T) - np.eye(27))
 
     assert correlations(filters).max() < 0.05
     assert correlations(drawn).max() > 0.5
