@@ -21,7 +21,7 @@ MODELS = Path("models")
 TEST = Path("data/processed/test.npz")
 METRICS = Path("reports/metrics.json")
 PARAMS = Path("params.yaml")
-LARGEST_DIFFERENCE = 0.0002
+MAX_DIFFERENCE = 0.0002
 BATCH = 250
 
 NAMES = (
@@ -94,8 +94,8 @@ def main() -> None:
     found = right / len(images)
     expected = json.loads(METRICS.read_text(encoding="utf-8"))["top1"]
     print(f"check-accuracy: top-1 {found:.4f} by PyTorch, {expected:.4f} in {METRICS}")
-    if abs(found - expected) > LARGEST_DIFFERENCE:
-        sys.exit(f"error: check-accuracy: they differ by more than {LARGEST_DIFFERENCE}")
+    if abs(found - expected) > MAX_DIFFERENCE:
+        sys.exit(f"error: check-accuracy: they differ by more than {MAX_DIFFERENCE}")
 
 
 if __name__ == "__main__":

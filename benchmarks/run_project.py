@@ -41,7 +41,7 @@ def measure(params: TrainParameters, precision: str, warmup: int, steps: int) ->
         if step == warmup:
             float(state.sums[0])  # waits for the device
             started = time.perf_counter()
-        state.add(*train_step(state, plan.batch(step), params.lr, Alone()))
+        state.add(*train_step(state, plan.batch(step % state.steps), params.lr, Alone()))
     state.running_loss(params.lr)
     return steps * params.batch_size / (time.perf_counter() - started)
 

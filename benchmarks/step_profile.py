@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: `python -m benchmarks.step_profile --network resnet18-w64`.
+"""Where the time of a step goes: `python -m benchmarks.step_profile --network resnet18-w64`.
 
 Each call of a oneDNN primitive is timed, which costs little; the rest of the step is what Paddle,
 NumPy and Python take.
@@ -68,7 +68,7 @@ def main() -> None:
         if step == options.warmup:
             seconds.clear()
             started = time.perf_counter()
-        state.add(*train_step(state, plan.batch(step), params.lr, Alone()))
+        state.add(*train_step(state, plan.batch(step % state.steps), params.lr, Alone()))
     seconds[REST] = time.perf_counter() - started - sum(seconds.values())
     rows = [(kind, seconds[kind]) for kind in dict.fromkeys([*KINDS.values(), REST])]
     table = pd.DataFrame(rows, columns=["what", "ms"])

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.machine import cpu_model, instruction_set, memory_gib
-from benchmarks.runner import BATCH_SIZE
+from benchmarks.runner import BATCH_SIZE, positive
 from benchmarks.stage_seconds import stage_seconds
 from benchmarks.workspace import run
 from cifar100.running import cpu
@@ -98,7 +98,7 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     """The command line; only all runners on all networks go to results.json by default."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.throughput", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=positive, default=3)
     parser.add_argument("--networks", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--runners", nargs="+", choices=RUNNERS, default=list(RUNNERS))
     parser.add_argument("--output", type=Path, help=f"default: {RESULTS}, if all is measured")

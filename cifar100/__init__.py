@@ -16,7 +16,7 @@ def load_model(folder: "str | Path" = "models") -> "Model":
     """
     from cifar100.running import cpu
 
-    cpu.prepare(threads=len(cpu.available_cores()))  # before Paddle is imported: it reads that once
+    cpu.prepare(cpu.choose_threads("auto"))  # before Paddle is imported: it reads that once
     from cifar100.model import Model
     from cifar100.network.storage import load_model
 

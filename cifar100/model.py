@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar100.dataset.samples import IMAGE_SHAPE
 from cifar100.network.storage import TrainedModel
 from cifar100.pictures import read_image
+from cifar100.running.errors import PipelineError
 from cifar100.top_classes import top_classes
 
 
@@ -26,7 +28,14 @@ class Model:
 
         A picture is the name of a file of any size, or an image (3, 32, 32). Each prediction is a
         mapping with class, superclass and calibrated probability. Raises `PipelineError` for a file
-        that cannot be read.
+        that cannot be read, and for an array that is not uint8 (3, 32, 32).
         """
         images = [p if isinstance(p, np.ndarray) else read_image(str(p)) for p in pictures]
+        for image in images:
+            if image.dtype != np.uint8 or image.shape != IMAGE_SHAPE:
+                raise PipelineError(
+                    f"predict: expected uint8 {IMAGE_SHAPE}, found {image.dtype} {image.shape}"
+                )
+        if top < 1:
+            raise PipelineError(f"predict: top is {top}; expected a whole number of at least 1")
         return top_classes(self.trained, np.stack(images), top) if images else []

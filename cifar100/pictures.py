@@ -16,9 +16,9 @@ SIZE = 32
 STANDARD_INPUT = "-"
 # Pillow knows more, some of which it reads by means of other programs (EPS: Ghostscript).
 FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA"]
-MOST_BYTES = 2**28  # from standard input
-MOST_PIXELS = 90_000_000  # of a picture, decoded: 270 MB
-TOO_LARGE = f"more than {MOST_PIXELS // 10**6} million pixels; scale it down first"
+MAX_BYTES = 2**28  # from standard input
+MAX_PIXELS = 90_000_000  # of a picture, decoded: 270 MB
+TOO_LARGE = f"more than {MAX_PIXELS // 10**6} million pixels; scale it down first"
 
 
 def picture_files(names: list[str]) -> Iterator[str]:
@@ -42,7 +42,7 @@ def read_image(name: str) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # what matters is raised
             source = _standard_input() if name == STANDARD_INPUT else name
             with Image.open(source, formats=FORMATS) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
+                if picture.width * picture.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 picture.draft("RGB", (4 * SIZE, 4 * SIZE))  # has a JPEG decoded at a lower size
                 upright = ImageOps.exif_transpose(picture)
@@ -63,9 +63,9 @@ def read_image(name: str) -> NDArray[np.uint8]:
 
 
 def _standard_input() -> io.BytesIO:
-    content = sys.stdin.buffer.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise PipelineError(f"{STANDARD_INPUT}: more than {MOST_BYTES // 2**20} MiB")
+    content = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise PipelineError(f"{STANDARD_INPUT}: more than {MAX_BYTES // 2**20} MiB")
     return io.BytesIO(content)
 
 

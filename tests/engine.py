@@ -21,7 +21,7 @@ import paddle
 import paddle.nn.functional as F
 
 from cifar100.network import onednn
-from cifar100.network.onednn import convolution, elementwise, library
+from cifar100.network.onednn import batch_norm, convolution, elementwise, library
 from cifar100.network.onednn.elementwise import from_tensor
 from cifar100.network.onednn.library import ALIGNMENT, BF16, F32, Activation
 from cifar100.network.resnet import ResNet, ResNetConfig, build_resnet, statistics_of, weights_of
@@ -152,7 +152,7 @@ def guarded_memory() -> str:
         return owner[GUARD : GUARD + size].reshape(shape)
 
     library.Memory.__init__ = guarded
-    convolution.new_tensor = elementwise.new_tensor = guarded_tensor
+    convolution.new_tensor = batch_norm.new_tensor = elementwise.new_tensor = guarded_tensor
     for type in (F32, BF16) if HAS_BF16 else (F32,):
         for case in CASES:
             run_convolution(*case, type)
@@ -184,7 +184,7 @@ def run_elementwise(shape: tuple[int, ...], type: int) -> None:
     """Batch norm, sum and pooling, forward and backward."""
     x, channels = from_tensor(paddle.randn(shape), type), [shape[-1]]
     for relu in (False, True):
-        norm = elementwise.BatchNorm(shape, relu, 1e-5, type)
+        norm = batch_norm.BatchNorm(shape, relu, 1e-5, type)
         y, statistics, mask = norm.forward(x, paddle.ones(channels), paddle.zeros(channels))
         norm.backward(x, paddle.ones(channels), statistics, mask, y)
     add = elementwise.Sum(shape, type)
@@ -201,7 +201,7 @@ def refusals() -> str:
     folded = convolution.FoldedConvolution((2, 8, 8, 3), 4, 3, 1, True, True, F32)
     blocked = folded.blocked(weight.numpy())
     y, saved = layer.forward(x, weight)
-    norm = elementwise.BatchNorm((2, 8, 8, 4), True, 1e-5, F32)
+    norm = batch_norm.BatchNorm((2, 8, 8, 4), True, 1e-5, F32)
     _, statistics, mask = norm.forward(y, scale, scale)
     add, pooling = elementwise.Sum((2, 8, 8, 4), F32), elementwise.MaxPooling((2, 8, 8, 4), F32)
     pooled, largest = pooling.forward(y)
@@ -232,7 +232,7 @@ def refusals() -> str:
         lambda: folded.forward(x, blocked, bias, other),
         lambda: folded.forward(x, blocked, bias, None),
         lambda: folded.forward(x, library.Memory(4), bias, y),
-        lambda: elementwise.BatchNorm((2, 8, 4), True, 1e-5, F32),
+        lambda: batch_norm.BatchNorm((2, 8, 4), True, 1e-5, F32),
         lambda: norm.forward(other, scale, scale),
         lambda: norm.forward(half, scale, scale),
         lambda: norm.forward(y, scale[:3], scale),

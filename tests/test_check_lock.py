@@ -11,7 +11,7 @@ def check_lock(workspace: Workspace, ok: bool = True) -> str:
 def test_check_lock_needs_no_data_and_notices_each_change(finished, tmp_path):
     clone = Workspace(tmp_path / "clone")
     finished.run("git", "clone", "--quiet", str(finished.path), str(clone.path))
-    assert "are of the committed code" in check_lock(clone)
+    assert "belong to the committed code" in check_lock(clone)
     changes = {
         "stages/train/loop.py": "train: changed deps: stages/train: modified",
         "reports/metrics.json": "evaluate: changed outs: reports/metrics.json: modified",

@@ -327,7 +327,7 @@ def test_params_are_grouped_and_those_that_differ_from_the_default_are_marked():
 
 
 def test_default_params_are_those_of_the_committed_params_file():
-    """Whoever changes a default in params.yaml changes it in stages/render/default_params.json as well."""
+    """A default that changes in params.yaml changes in stages/render/default_params.json too."""
     show = ["git", "show", "HEAD:params.yaml"]
     committed = subprocess.run(show, cwd=ROOT, capture_output=True, check=True, text=True).stdout
     sections = re.findall(r"(?ms)^# train: the (\w+)\n(.*?)(?=^# |\Z)", committed)

@@ -150,15 +150,13 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     few = samples.take(np.unique(samples.fine, return_index=True)[1])
     folder = tmp_path / "honest"
     folder.mkdir()
-    config = ResNetConfig(20, 1)
-    network = build_resnet(config, seed=0)
-    half = np.full(3, 0.5, np.float32)
+    network = build_resnet(ResNetConfig(20, 1), seed=0)
     save_split(folder / "split.npz", few.take(np.arange(4)))
     save_classes(folder / "classes.json", classes)
     logits = np.zeros((4, 100), np.float32)
     save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
     save_weights(folder / "model.safetensors", network)
-    save_description(folder / "model.json", config, half, half, 1.0, vars(classes), {})
+    save_description(folder / "model.json", network, 1.0, vars(classes), {})
     intervals = "metric,value,low,high\ntop1,0.7117,0.7028,0.7205\n"
     (folder / "intervals.csv").write_text(intervals, encoding="utf-8")
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())

@@ -50,7 +50,9 @@ def test_every_key_is_explained():
     lines = (ROOT / "params.yaml").read_text(encoding="utf-8").splitlines()
     sections = "".join(line for line in lines if line.startswith("#"))
     assert all(f"# {stage}" in sections for stage in SCHEMAS)
-    keys = [line.split(":")[0] for line in lines if line and not line.startswith("#")]
+    params = [line for line in lines if line and not line.startswith("#")]
+    assert all("#" in line or line.startswith("archive_") for line in params)
+    keys = [line.split(":")[0] for line in params]
     assert sorted(keys) == sorted({key for _, key in ALL_KEYS})
 
 

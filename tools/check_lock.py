@@ -1,9 +1,10 @@
-"""Checks that the committed results are of the committed code: `python -m tools.check_lock`.
+"""Checks that the committed results belong to the committed code: `python -m tools.check_lock`.
 
 Asks `dvc status` what differs from dvc.lock: source files, params, commands, outputs. Data that DVC
 keeps may be absent, as on a fresh clone; a file that Git keeps may not.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -46,7 +47,8 @@ def is_ignored_by_git(path: str) -> bool:
 
 def main() -> None:
     """Print what differs and exit with 1, or say that nothing does."""
-    command = ["dvc", "status", "--json"]
+    argparse.ArgumentParser(prog="python -m tools.check_lock", description=__doc__).parse_args()
+    command = [sys.executable, "-m", "dvc", "status", "--json"]
     answer = subprocess.run(command, check=False, capture_output=True, text=True)
     if answer.returncode:
         sys.exit(f"error: check-lock: dvc status failed: {answer.stderr.strip()}")
@@ -56,10 +58,10 @@ def main() -> None:
         print(line)
     if found:
         sys.exit(
-            "error: check-lock: dvc.lock and reports/ are not of this code and these params; "
+            "error: check-lock: dvc.lock and reports/ were not made by this code and these params; "
             "run `make repro` and commit what it writes"
         )
-    print("check-lock: the committed results are of the committed code and params")
+    print("check-lock: the committed results belong to the committed code and params")
 
 
 if __name__ == "__main__":

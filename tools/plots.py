@@ -4,7 +4,7 @@ DVC's own page loads the Vega scripts, which draw its plots, from the internet. 
 the package vl-convert.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import vl_convert
@@ -35,8 +35,11 @@ img { max-width: 100% }
 
 def main() -> None:
     """Write the template to the path that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m tools.plots", description=__doc__)
+    parser.add_argument("template", type=Path, help="the page template to write")
+    options = parser.parse_args()
     scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
-    write_text(Path(sys.argv[1]), PAGE.replace("SCRIPTS", scripts))
+    write_text(options.template, PAGE.replace("SCRIPTS", scripts))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ as in the commit that dvc.lock was made from: equal without comments, docstrings
 that is not Python has to have the same bytes.
 """
 
+import argparse
 import ast
 import json
 import subprocess
@@ -20,6 +21,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 def main() -> None:
     """Record each stage whose source files changed in prose alone; exit with 1 for any other."""
+    argparse.ArgumentParser(prog="python -m tools.recommit", description=__doc__).parse_args()
     stages = changed_files()
     if not stages:
         print("recommit: nothing changed")

@@ -1,4 +1,4 @@
-"""The in-memory form of CIFAR-100: samples, class names, and the canonical order of both."""
+"""The in-memory form of CIFAR-100: samples and class names."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Divides the training samples, and stores splits and class names under data/processed/."""
+"""Stores the splits and the class names under data/processed/, and reads them."""
 
 import json
 from dataclasses import asdict, fields
@@ -28,10 +28,11 @@ def load_split(path: Path) -> Samples:
         or images.shape != (rows, *IMAGE_SHAPE)
         or not fine.shape == coarse.shape == samples.names.shape == (rows,)
         or not fine.dtype == coarse.dtype == np.int64
+        or not rows
     ):
         raise PipelineError(f"{path}: arrays have unexpected shapes or types; run `dvc repro`")
     for labels, count in ((fine, CLASSES), (coarse, SUPERCLASSES)):
-        if rows and not 0 <= labels.min() <= labels.max() < count:
+        if not 0 <= labels.min() <= labels.max() < count:
             raise PipelineError(f"{path}: labels outside 0 to {count - 1}; run `dvc repro`")
     return samples
 

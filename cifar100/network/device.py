@@ -31,7 +31,18 @@ def choose_precision(wanted: str, device: str) -> str:
     `PipelineError` for a precision that the device has not.
     """
     if device == "gpu":
-        return "float16" if wanted == "auto" else wanted
+        has = {
+            "float16": paddle.amp.is_float16_supported(),
+            "bfloat16": paddle.amp.is_bfloat16_supported(),
+        }
+        if wanted == "auto":
+            return "float16" if has["float16"] else "float32"
+        if not has.get(wanted, True):
+            raise PipelineError(
+                f"params.yaml: precision: {wanted} was asked for, but this GPU has none; give "
+                "auto or float32"
+            )
+        return wanted
     instructions = onednn.instruction_set()
     if wanted == "auto":
         return "bfloat16" if instructions.startswith("AMX") else "float32"

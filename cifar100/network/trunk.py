@@ -11,9 +11,12 @@ import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
+from cifar100.network.onednn.batch_norm import BatchNorm
 from cifar100.network.onednn.convolution import Convolution, FoldedConvolution
-from cifar100.network.onednn.elementwise import BatchNorm, MaxPooling, Sum, from_tensor, to_tensor
+from cifar100.network.onednn.elementwise import MaxPooling, Sum, from_tensor, to_tensor
 from cifar100.network.onednn.library import TYPES, Activation, Memory
+
+MAX_BLOCKED = 2  # copies of a folded weight: for whole batches and the last, partial one
 
 Gradients = list[paddle.Tensor]
 
@@ -71,6 +74,8 @@ class Unit:
             x.shape, self.filters, self.kernel, self.stride, *options, x.type
         )
         if convolution not in self.blocked:
+            if len(self.blocked) == MAX_BLOCKED:
+                self.blocked.clear()
             self.blocked[convolution] = convolution.blocked(self.folded[0])
         return convolution.forward(x, self.blocked[convolution], self.folded[1], added)
 

@@ -63,7 +63,12 @@ TABLES = {
 
 
 def write_scores(scores: Scores, folder: Path) -> None:
-    """Write metrics.json and a CSV file per table to `folder`."""
+    """Write metrics.json and a CSV file per table to `folder`.
+
+    Raises `ValueError` if the metrics are not those that METRICS names.
+    """
+    if set(scores.metrics) != set(METRICS):
+        raise ValueError(f"METRICS does not name {set(scores.metrics) ^ set(METRICS)}")
     for field, schema in TABLES.items():
         write_table(schema, getattr(scores, field), folder)
     rounded = {name: round(float(scores.metrics[name]), DIGITS) for name in METRICS}

@@ -9,13 +9,17 @@ import io
 import os
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 
 from cifar100.running.errors import PipelineError
 
-# Settings of threads and of arithmetic that a shell may hold; the params decide these here.
-OVERRIDDEN = ("OMP_", "KMP_", "GOMP_", "MKL_", "ONEDNN_DEFAULT_FPMATH", "DNNL_DEFAULT_FPMATH")
+# Settings of threads, kernels and arithmetic that a shell may hold; the params decide these here.
+OVERRIDDEN = (
+    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NPY_", "FLAGS_"),
+    *("ONEDNN_DEFAULT_FPMATH", "DNNL_DEFAULT_FPMATH", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+)
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -54,10 +58,15 @@ def choose_threads(wanted: int | str) -> int:
     return wanted if isinstance(wanted, int) else cores
 
 
-def prepare(threads: int) -> None:
-    """Import Paddle for `threads` threads, whatever the environment of the caller holds."""
+def clear_environment() -> None:
+    """Forget the settings of the caller; NumPy reads some of them when it is imported."""
     for name in [name for name in os.environ if name.startswith(OVERRIDDEN)]:
         del os.environ[name]
+
+
+def prepare(threads: int) -> None:
+    """Import Paddle for `threads` threads, whatever the environment of the caller holds."""
+    clear_environment()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     os.environ.setdefault("GLOG_minloglevel", "2")
     # Paddle warns of a missing ccache and the like: nothing that a user of this pipeline can act
@@ -71,8 +80,9 @@ def prepare(threads: int) -> None:
     with contextlib.redirect_stderr(io.StringIO()):  # it warns of more than one OpenMP thread
         import paddle  # noqa: F401
 
-    # Paddle has put its own handler, which prints a page, in the place of what Python knows.
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    if threading.current_thread() is threading.main_thread():  # others may not set handlers
+        # Paddle has put its own handler, which prints a page, in the place of what Python knows.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def blas_code_path(cpuinfo: Path) -> str | None:

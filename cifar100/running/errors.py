@@ -2,7 +2,7 @@
 
 import textwrap
 
-LONGEST_REASON = 200  # characters
+MAX_REASON = 200  # characters
 
 
 class PipelineError(Exception):
@@ -11,4 +11,4 @@ class PipelineError(Exception):
 
 def reason_of(error: Exception) -> str:
     """What a library says about an error, as a part of a line; its type if it says nothing."""
-    return textwrap.shorten(str(error), LONGEST_REASON, placeholder=" …") or type(error).__name__
+    return textwrap.shorten(str(error), MAX_REASON, placeholder=" …") or type(error).__name__

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from cifar100.running.cpu import clear_environment
 from cifar100.running.errors import PipelineError
 
 ENDINGS = [
@@ -20,6 +21,7 @@ SECONDS_BETWEEN_LOOKS = 1.0
 
 def run_stage(name: str, module: str) -> None:
     """Call `main` of this module under the guard, which the import of it is also under."""
+    clear_environment()  # before NumPy is imported
     run_command(name, lambda: importlib.import_module(module).main())
 
 

@@ -16,6 +16,9 @@ import yaml
 if TYPE_CHECKING:  # most stages write no table
     import pandas as pd
 
+CHECKPOINTS = Path(".checkpoints")
+FINISHED_CHECKPOINTS = CHECKPOINTS / "finished"  # kept until DVC has recorded the results
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:

@@ -7,7 +7,7 @@ from cifar100.dataset.splits import load_classes, load_split
 from cifar100.results.predictions import Predictions, save_predictions
 from cifar100.results.scores import write_scores
 from cifar100.running import cpu
-from cifar100.running.outputs import check_writable
+from cifar100.running.outputs import FINISHED_CHECKPOINTS, check_writable
 from cifar100.running.params import load
 from stages.evaluate.params import EvaluateParameters
 from stages.evaluate.scoring import score
@@ -16,7 +16,6 @@ MODELS = Path("models")
 PROCESSED = Path("data/processed")
 PREDICTIONS = Path("data/predictions/test.npz")
 REPORTS = Path("reports")
-FINISHED = Path(".checkpoints/finished")  # last states of trainings
 
 
 def main() -> None:
@@ -30,7 +29,7 @@ def main() -> None:
     from cifar100.network.inference import predict_logits
     from cifar100.network.storage import load_model
 
-    shutil.rmtree(FINISHED, ignore_errors=True)  # DVC has recorded what they gave
+    shutil.rmtree(FINISHED_CHECKPOINTS, ignore_errors=True)  # DVC has recorded what they gave
     check_writable([PREDICTIONS, REPORTS / "metrics.json"])
     make_reproducible()
     test = load_split(PROCESSED / "test.npz")

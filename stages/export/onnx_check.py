@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from cifar100.running.errors import PipelineError
 
-LARGEST_DIFFERENCE = 1e-3  # between logits
+MAX_DIFFERENCE = 1e-3  # between logits
 
 
 def onnx_logits(model: bytes, images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -23,9 +23,9 @@ def largest_difference(
 ) -> float:
     """The largest difference between two arrays of logits; `PipelineError` if it is over 0.001."""
     difference = float(np.abs(found - expected).max())
-    if not difference <= LARGEST_DIFFERENCE:
+    if not difference <= MAX_DIFFERENCE:
         raise PipelineError(
             f"{name}: its logits differ by up to {difference:.2g} from those of the network; "
-            f"expected at most {LARGEST_DIFFERENCE:g}"
+            f"expected at most {MAX_DIFFERENCE:g}"
         )
     return difference

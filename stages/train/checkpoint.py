@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from cifar100.network.resnet import statistics_of
 from cifar100.network.storage import save_tensors
 from cifar100.running.errors import PipelineError, reason_of
+from cifar100.running.outputs import FINISHED_CHECKPOINTS
 from cifar100.running.params import read_mapping
 from stages.train.group import Group
 from stages.train.params import TrainParameters
@@ -63,20 +64,20 @@ def _files(dep: Path) -> Iterator[Path]:
         raise PipelineError(f"{dep}: not found, and dvc.yaml has it among the deps of train")
 
 
-def archive(path: Path) -> None:
+def mark_finished(path: Path) -> None:
     """Move the file of a training that is done; it may go when its results are recorded."""
-    _archived(path).parent.mkdir(exist_ok=True)
-    path.replace(_archived(path))
+    _finished(path).parent.mkdir(exist_ok=True)
+    path.replace(_finished(path))
 
 
-def unarchive(path: Path) -> None:
+def reopen(path: Path) -> None:
     """Give the file of a finished training its name again if its results were not recorded."""
     with contextlib.suppress(FileNotFoundError):
-        _archived(path).replace(path)
+        _finished(path).replace(path)
 
 
-def _archived(path: Path) -> Path:
-    return path.parent / "finished" / path.name
+def _finished(path: Path) -> Path:
+    return path.parent / FINISHED_CHECKPOINTS.name / path.name
 
 
 class Checkpoint:
@@ -93,7 +94,7 @@ class Checkpoint:
         self.saved = time.perf_counter()
 
     def save_if_due(self, state: TrainingState, group: Group) -> None:
-        """Save if the last time is `every` seconds ago."""
+        """Save if the clock of rank 0 says that it is due."""
         due = group.rank == 0 and time.perf_counter() - self.saved >= self.every
         if group.total([float(due)])[0]:
             self.save(state, group)

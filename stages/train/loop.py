@@ -14,7 +14,7 @@ from cifar100.dataset.splits import load_classes, load_split
 from cifar100.network.storage import save_description, save_weights
 from cifar100.running.outputs import write_csv, write_text
 from stages.train.batches import DeviceImages, EpochPlan
-from stages.train.checkpoint import Checkpoint, archive
+from stages.train.checkpoint import Checkpoint, mark_finished
 from stages.train.group import Group
 from stages.train.params import TrainParameters
 from stages.train.schedule import learning_rate, share_done
@@ -29,8 +29,8 @@ class Job:
 
     machine: device, precision, threads and what else the result depends on · processed has the
     splits and class names; models and reports take the results · checkpoint: where the state is
-    saved after each epoch, and inside it every `save_every` seconds. The loss is looked at every
-    `look_every` steps: each look waits for the device.
+    saved after each epoch, and inside it when `save_every` seconds have passed at a look at the
+    loss, which is every `look_every` steps: each look waits for the device.
     """
 
     params: TrainParameters
@@ -73,7 +73,7 @@ def train(job: Job, group: Group) -> None:
             if state.step % job.look_every == 0 and state.step < state.steps:
                 bar.set_postfix_str(f"loss {state.running_loss(lr):.3f}")
                 checkpoint.save_if_due(state, group)
-        state.running_loss(lr)
+        state.running_loss(lr)  # waits for the device, and ends a training that diverged
         speed = (state.steps - first_step) * params.batch_size / (time.perf_counter() - started)
 
         row = state.finish_epoch(lr, group)
@@ -88,7 +88,7 @@ def train(job: Job, group: Group) -> None:
 
     if group.rank == 0:
         write_results(job, state, val, len(images))
-        archive(job.checkpoint)
+        mark_finished(job.checkpoint)
 
 
 def progress_bar(state: TrainingState, group: Group) -> "tqdm[int]":

@@ -7,14 +7,13 @@ final checkpoint is kept until the stage evaluate starts: only then has DVC reco
 from pathlib import Path
 
 from cifar100.running import cpu
-from cifar100.running.outputs import check_writable, write_csv
+from cifar100.running.outputs import CHECKPOINTS, check_writable, write_csv
 from cifar100.running.params import load
 from stages.train.params import TrainParameters
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
 REPORTS = Path("reports")
-CHECKPOINTS = Path(".checkpoints")
 PIPELINE = Path("dvc.yaml")
 
 
@@ -26,7 +25,7 @@ def main() -> None:
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     from cifar100.network.device import choose_device, choose_precision, describe, make_reproducible
     from cifar100.network.resnet import ResNet, ResNetConfig
-    from stages.train.checkpoint import training_digest, unarchive
+    from stages.train.checkpoint import reopen, training_digest
     from stages.train.group import join
     from stages.train.loop import Job, train
     from stages.train.summary import summarise
@@ -39,14 +38,14 @@ def main() -> None:
     checkpoint = CHECKPOINTS / f"{digest}.safetensors"
     if group.rank == 0:
         check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
-        unarchive(checkpoint)
+        reopen(checkpoint)
         summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
         write_csv(MODELS / "summary.csv", summary)
         parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
         print(
             f"train: ResNet-{params.depth}, width {params.width}: {parameters:,} parameters, "
             f"{multiply_adds:,} multiply-adds per image; "
-            + ", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in machine.items()),
+            + ", ".join(f"{k.replace('_', ' ')}: {v}" for k, v in machine.items() if v != ""),
             flush=True,
         )
     train(Job(params, machine, PROCESSED, MODELS, REPORTS, checkpoint), group)

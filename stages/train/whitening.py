@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cifar100.network.resnet import ResNet
 
-MOST_IMAGES = 2000  # whose patches are looked at
+MAX_IMAGES = 2000  # whose patches are looked at
 EPSILON = 1e-2  # added to the variances: what hardly varies is not blown up
 
 
@@ -28,7 +28,7 @@ def whiten_stem(
     """
     weight = network.stem[0].weight
     size = weight.shape[-1]
-    some = images[:: -(-len(images) // MOST_IMAGES)]
+    some = images[:: -(-len(images) // MAX_IMAGES)]
     filters = whitening_filters((some / 255 - mean[:, None, None]) / std[:, None, None], size)
     filters = np.concatenate([filters, -filters])[: weight.shape[0]]
     values = weight.numpy()

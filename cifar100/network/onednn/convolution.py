@@ -4,7 +4,6 @@ The library is fast on wide maps, so small maps are laid side by side, and the p
 convolution takes one by one are shown as rows of 256.
 """
 
-import ctypes
 from functools import cache
 from math import prod
 
@@ -61,7 +60,7 @@ class SideBySide(AsItIs):
     def show(self, x: Activation) -> Activation:
         """The maps side by side."""
         y = self.room()
-        ctypes.memset(y.address, 0, y.size)
+        y.clear()
         self._join(x.expect(self.shape, self.type), y.address)
         return y
 
@@ -96,7 +95,7 @@ class EverySecondPixel(AsItIs):
     def take(self, y: Activation) -> Activation:
         """These pixels among zeros: the gradient of the input."""
         x = Activation(self.shape, self.type)
-        x.bytes[:] = 0
+        x.clear()
         every_second = x.array[:, ::2, ::2]
         every_second[:] = y.array.reshape(every_second.shape)
         return x

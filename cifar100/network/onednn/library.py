@@ -6,6 +6,7 @@ Reference: https://uxlfoundation.github.io/oneDNN/ (the C API of version 3).
 """
 
 import ctypes
+import threading
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
 from functools import cache
 from math import prod
@@ -43,6 +44,7 @@ _INSTRUCTION_SETS = {  # dnnl_cpu_isa_t, best first: each has the bits of those 
 }
 
 _Dims = c_int64 * 12
+_lock = threading.Lock()  # a primitive is told its addresses before it is executed
 
 
 class _Version(ctypes.Structure):
@@ -89,7 +91,7 @@ def available() -> bool:
 
 def description() -> str:
     """What computes on the CPU, with its version, and why if that is not oneDNN."""
-    return f"oneDNN {_found}" if available() else f"Paddle's own layers, as {_found}"
+    return f"oneDNN {_found}" if available() else f"Paddle's own layers, because {_found}"
 
 
 def instruction_set() -> str:
@@ -101,7 +103,8 @@ def instruction_set() -> str:
 def make(function: str, *arguments: Any) -> c_void_p:
     """What a function of the library creates and returns through its first argument."""
     result = c_void_p()
-    status = getattr(_library, f"dnnl_{function}")(byref(result), *arguments)
+    given = (c_float(value) if isinstance(value, float) else value for value in arguments)
+    status = getattr(_library, f"dnnl_{function}")(byref(result), *given)
     if status:
         raise RuntimeError(f"oneDNN: {function} returned status {status}")
     return result
@@ -134,6 +137,10 @@ class Memory:
         if self.size != size:
             raise ValueError(f"expected memory of {size} bytes, not {self.size}")
         return self.address
+
+    def clear(self) -> None:
+        """Set all bytes to zero."""
+        ctypes.memset(self.address, 0, self.size)
 
 
 class Activation(Memory):
@@ -237,11 +244,12 @@ class Primitive:
 
     def __call__(self, *addresses: int) -> None:
         """Execute; raises `RuntimeError` if the library reports a failure."""
-        for memory, address in zip(self._memories, addresses, strict=True):
-            _library.dnnl_memory_set_data_handle(memory, address)
-        status = _library.dnnl_primitive_execute(
-            self._primitive, _stream(), len(addresses), self._arguments
-        )
+        with _lock:
+            for memory, address in zip(self._memories, addresses, strict=True):
+                _library.dnnl_memory_set_data_handle(memory, address)
+            status = _library.dnnl_primitive_execute(
+                self._primitive, _stream(), len(addresses), self._arguments
+            )
         if status:
             raise RuntimeError(f"oneDNN: a primitive returned status {status}")
 
