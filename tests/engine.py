@@ -5,6 +5,7 @@
 
 import ctypes
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -120,18 +121,26 @@ def train(network: ResNet, images: paddle.Tensor, labels: paddle.Tensor, steps: 
     return losses
 
 
-def digest(precision: str) -> str:
-    """Of all that a short training and an inference compute, and how many threads there are."""
-    network = build_resnet(ResNetConfig(20, 8), 0)
-    network.set_precision(precision)
-    losses = train(network, some_images(64, 16, 16), paddle.arange(64), 3)
+def digests() -> str:
+    """Of what short trainings and an inference compute; then what threads there are and where."""
+    network = some_network(ResNetConfig(20, 8))
     network.eval()
-    logits = network(some_images(7, 32, 32)).detach()
-    values = [tensor.numpy() for tensor in [logits, *network.parameters()]]
-    found = hashlib.sha256(b"".join(value.tobytes() for value in values) + str(losses).encode())
+    with paddle.no_grad():
+        found = {"logits": sha256([network(some_images(67, 32, 32))])}
+    for precision in PRECISIONS:
+        network = build_resnet(ResNetConfig(20, 8), 0)
+        network.set_precision(precision)
+        losses = train(network, some_images(64, 16, 16), paddle.arange(64), 5)
+        found[precision] = sha256([paddle.to_tensor(losses), *network.parameters()])
     openmp = ctypes.CDLL(str(Path(paddle.__file__).parent / "libs" / "libiomp5.so"))
-    cores = {frozenset(os.sched_getaffinity(int(name))) for name in os.listdir("/proc/self/task")}
-    return f"{found.hexdigest()} {openmp.omp_get_max_threads()} {sorted(map(sorted, cores))}"
+    threads = [int(name) for name in os.listdir("/proc/self/task")]
+    cores = {tuple(sorted(os.sched_getaffinity(thread))) for thread in threads}
+    return json.dumps(found | {"threads": openmp.omp_get_max_threads(), "cores": sorted(cores)})
+
+
+def sha256(tensors: list[paddle.Tensor]) -> str:
+    """Of the bytes of all values."""
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 def guarded_memory() -> str:

@@ -1,12 +1,17 @@
 import os
+import re
+import shutil
+import subprocess
 import sys
 
 import paddle
 import pytest
 
-from cifar100.network.device import choose_device
+from cifar100.network import onednn
+from cifar100.network.device import choose_device, choose_precision
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -29,22 +34,103 @@ def test_blas_code_path_is_left_alone_without_cpuinfo(tmp_path):
     assert cpu.blas_code_path(tmp_path / "absent") is None
 
 
-def test_code_path_chosen_by_the_user_is_kept(monkeypatch):
-    monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "4")
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+def test_variables_that_change_threads_or_arithmetic_are_replaced(monkeypatch):
+    """Others stay as they are: this one limits the instruction set, for tests and comparisons."""
+    monkeypatch.setattr(os, "environ", {"OMP_PROC_BIND": "true", "MKL_CBWR": "AUTO", "HOME": "/"})
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "3")
+    monkeypatch.setitem(os.environ, "ONEDNN_MAX_CPU_ISA", "AVX2")
     cpu.prepare(threads=1)
-    assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"
-    assert os.environ["OMP_NUM_THREADS"] == "1"
+    assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
+    assert os.environ["HOME"] == "/"
+    assert not {"OMP_PROC_BIND", "MKL_CBWR"} & set(os.environ)
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="affinity is set on Linux only")
-def test_workers_get_equal_shares_of_the_cores(monkeypatch):
-    given = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {2, 3, 5, 7, 8})
-    monkeypatch.setattr(os, "sched_setaffinity", lambda _, cores: given.append(cores))
-    cpu.pin(0, 2)
-    cpu.pin(1, 2)
-    assert given == [[2, 3], [5, 7]]
+def test_auto_is_one_thread_per_core_that_may_be_used(monkeypatch):
+    monkeypatch.setattr(cpu, "available_cores", lambda: [2, 3, 5])
+    assert cpu.choose_threads("auto") == 3
+    assert [cpu.choose_threads(wanted) for wanted in (1, 2, 3)] == [1, 2, 3]
+    with pytest.raises(PipelineError, match=r"threads: 4 was asked for, but .* has 3 cores"):
+        cpu.choose_threads(4)
+
+
+@pytest.mark.parametrize(
+    ("content", "quota"),
+    [("max 100000\n", None), ("150000 100000\n", 1.5), ("", None), ("word word", None)],
+)
+def test_quota_of_a_container_is_read(tmp_path, content, quota):
+    (tmp_path / "cpu.max").write_text(content)
+    assert cpu.core_quota(tmp_path / "cpu.max") == quota
+    assert cpu.core_quota(tmp_path / "absent") is None
+
+
+def start_training(folder, environment=None, **params) -> str:
+    """The line that the stage train ends with for these params; it has no data to train on."""
+    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
+    for key, value in params.items():
+        text, found = re.subn(rf"(?m)^{key}:[^#\n]*", f"{key}: {value}  ", text)
+        assert found == 1
+    (folder / "params.yaml").write_text(text, encoding="utf-8")
+    shutil.copy(ROOT / "dvc.yaml", folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.train"],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+@pytest.mark.skipif(not onednn.available(), reason=onednn.description())
+def test_bfloat16_is_refused_by_a_cpu_that_has_none(tmp_path):
+    line = start_training(tmp_path, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, precision="bfloat16")
+    assert line == (
+        "error: train: params.yaml: precision: bfloat16 was asked for, but this CPU has no "
+        "instructions for it (AVX2); give auto or float32"
+    )
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle can use GPUs")
+def test_float16_is_refused_without_a_gpu(tmp_path):
+    assert start_training(tmp_path, precision="float16") == (
+        "error: train: params.yaml: precision: float16 was asked for, but this training runs on a "
+        "CPU; give auto, or float16 on a GPU"
+    )
+
+
+@pytest.mark.parametrize(
+    ("threads", "reason"), [(0, "threads: .*from 1 to 256"), (256, "threads: 256 was asked for, ")]
+)
+def test_threads_that_are_not_there_are_refused(tmp_path, threads, reason):
+    if len(cpu.available_cores()) >= 256 == threads:
+        pytest.skip("this machine has 256 cores")
+    line = start_training(tmp_path, threads=threads)
+    assert re.match(f"error: train: params.yaml: {reason}", line), line
+
+
+@pytest.mark.parametrize(
+    ("instructions", "auto", "has_bfloat16"),
+    [
+        ("AMX bfloat16", "bfloat16", True),
+        ("AVX-512 bfloat16", "float32", True),
+        ("AVX-512", "float32", False),
+        ("AVX2", "float32", False),
+    ],
+)
+def test_auto_is_the_precision_that_is_fastest(monkeypatch, instructions, auto, has_bfloat16):
+    monkeypatch.setattr(onednn, "instruction_set", lambda: instructions)
+    assert choose_precision("auto", "cpu") == auto
+    assert choose_precision("float32", "cpu") == "float32"
+    assert choose_precision("auto", "gpu") == "float16"
+    if has_bfloat16:
+        assert choose_precision("bfloat16", "cpu") == "bfloat16"
+    else:
+        with pytest.raises(PipelineError, match="bfloat16"):
+            choose_precision("bfloat16", "cpu")
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle can use GPUs")

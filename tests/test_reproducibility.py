@@ -1,0 +1,65 @@
+"""The same bytes again, from the same threads, whatever the caller's shell holds."""
+
+import json
+import os
+import sys
+
+import pytest
+
+from cifar100.network import onednn
+from tests.engine import PRECISIONS, run_apart
+
+pytestmark = [
+    pytest.mark.skipif(not onednn.available(), reason=onednn.description()),
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
+
+# What a shell may hold for other programs; each of them changes what threads do, or what is added
+# up in which order.
+HOSTILE = {
+    "OMP_NUM_THREADS": "7",
+    "OMP_PROC_BIND": "true",
+    "OMP_PLACES": "cores",
+    "OMP_DYNAMIC": "true",
+    "OMP_THREAD_LIMIT": "1",
+    "OMP_DISPLAY_ENV": "true",
+    "GOMP_CPU_AFFINITY": "0",
+    "KMP_AFFINITY": "verbose,granularity=fine,compact",
+    "KMP_BLOCKTIME": "0",
+    "KMP_HW_SUBSET": "1c",
+    "KMP_ALL_THREADS": "1",
+    "MKL_NUM_THREADS": "5",
+    "MKL_DYNAMIC": "TRUE",
+    "MKL_CBWR": "COMPATIBLE",
+    "MKL_VERBOSE": "1",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "DNNL_DEFAULT_FPMATH_MODE": "BF16",
+}
+
+
+def found_with(threads: int, **environment: str) -> dict:
+    """Digests, threads and cores of a process that uses so many threads; it writes no warning."""
+    return json.loads(run_apart("digests", threads, **environment))
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[int, dict]:
+    """What processes with 1 and with 2 threads find."""
+    return {threads: found_with(threads) for threads in (1, 2)}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_second_run_gives_the_same_bytes(found, threads):
+    assert found_with(threads) == found[threads]
+    assert found[threads]["threads"] == threads
+    assert len({found[threads][name] for name in ("logits", *PRECISIONS)}) == 1 + len(PRECISIONS)
+
+
+def test_variables_of_the_caller_do_not_reach_the_result(found):
+    """Neither the bytes nor how many threads there are, nor the cores that they may use."""
+    assert found[2]["cores"] == [sorted(os.sched_getaffinity(0))]
+    assert found_with(2, **HOSTILE) == found[2]
+
+
+def test_logits_in_float32_do_not_depend_on_the_number_of_threads(found):
+    assert found[1]["logits"] == found[2]["logits"]
