@@ -7,7 +7,7 @@ import sys
 import paddle
 import pytest
 
-from cifar100.network import onednn
+from cifar100.network import device, onednn
 from cifar100.network.device import choose_device, choose_precision
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
@@ -125,12 +125,20 @@ def test_auto_is_the_precision_that_is_fastest(monkeypatch, instructions, auto, 
     monkeypatch.setattr(onednn, "instruction_set", lambda: instructions)
     assert choose_precision("auto", "cpu") == auto
     assert choose_precision("float32", "cpu") == "float32"
-    assert choose_precision("auto", "gpu") == "float16"
     if has_bfloat16:
         assert choose_precision("bfloat16", "cpu") == "bfloat16"
     else:
         with pytest.raises(PipelineError, match="bfloat16"):
             choose_precision("bfloat16", "cpu")
+
+
+def test_precision_of_a_gpu_is_one_that_it_has(monkeypatch):
+    monkeypatch.setattr(device, "gpu_precisions", lambda: {"float32", "float16"})
+    assert choose_precision("auto", "gpu") == "float16"
+    with pytest.raises(PipelineError, match="bfloat16 was asked for, but this GPU has none"):
+        choose_precision("bfloat16", "gpu")
+    monkeypatch.setattr(device, "gpu_precisions", lambda: {"float32"})
+    assert choose_precision("auto", "gpu") == "float32"
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="this Paddle can use GPUs")

@@ -11,6 +11,16 @@ def gpu_count() -> int:
     return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
 
 
+def gpu_precisions() -> set[str]:
+    """The precisions that the GPU computes in."""
+    is_supported = {
+        "float32": True,
+        "float16": paddle.amp.is_float16_supported(),
+        "bfloat16": paddle.amp.is_bfloat16_supported(),
+    }
+    return {name for name, supported in is_supported.items() if supported}
+
+
 def choose_device(wanted: str) -> str:
     """`auto`, `cpu` or `gpu` to `cpu` or `gpu`; `PipelineError` if there is no GPU to use."""
     gpus = gpu_count()
@@ -31,13 +41,10 @@ def choose_precision(wanted: str, device: str) -> str:
     `PipelineError` for a precision that the device has not.
     """
     if device == "gpu":
-        has = {
-            "float16": paddle.amp.is_float16_supported(),
-            "bfloat16": paddle.amp.is_bfloat16_supported(),
-        }
+        supported = gpu_precisions()
         if wanted == "auto":
-            return "float16" if has["float16"] else "float32"
-        if not has.get(wanted, True):
+            return "float16" if "float16" in supported else "float32"
+        if wanted not in supported:
             raise PipelineError(
                 f"params.yaml: precision: {wanted} was asked for, but this GPU has none; give "
                 "auto or float32"
