@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from cifar100.dataset.splits import load_split
-from cifar100.network import storage
+from cifar100.network import onednn, storage
 from cifar100.network.resnet import statistics_of, weights_of
+from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
 from cifar100.running.params import load
 from stages.train import checkpoint
@@ -35,6 +37,7 @@ from tests.processes import is_running, training_process, wait_until
 STEPS = 50  # per epoch
 SECONDS = 120  # that a training in these tests may take
 ALONE = Alone()
+CORES = len(cpu.available_cores())
 
 
 @pytest.fixture
@@ -107,11 +110,20 @@ def test_killed_training_resumes_to_the_same_bytes(job, capfd):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_twenty_killed_trainings_resume_to_the_same_bytes(job, capfd):
+@pytest.mark.parametrize(
+    ("threads", "precision"), [(1, "float32"), (CORES, "float32"), (CORES, "bfloat16")]
+)
+def test_twenty_killed_trainings_resume_to_the_same_bytes(
+    job, capfd, monkeypatch, threads, precision
+):
     """At random moments from before the first state is saved to shortly before the end."""
+    if precision == "bfloat16" and "bfloat16" not in onednn.instruction_set():
+        pytest.skip("this CPU has no instructions for bfloat16")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))  # for the processes that train
     rng = random.Random(0)
     moments = [(rng.uniform(-0.2, 2.7), rng.uniform(0, 0.2)) for _ in range(20)]
-    kill_and_resume(job, moments, capfd)
+    machine = job.machine | {"threads": threads, "precision": precision}
+    kill_and_resume(replace(job, machine=machine), moments, capfd)
 
 
 def save_half(tensors: Any, path: Path, metadata: dict[str, str]) -> None:
