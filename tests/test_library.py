@@ -98,7 +98,7 @@ def test_without_the_library_the_start_says_so(tmp_path, monkeypatch):
         "precision": "float32",
         "threads": 2,
         "instruction_set": "",
-        "library": "Paddle's own layers, as this build of Paddle has no oneDNN for its CPU",
+        "library": "Paddle's own layers, because this build of Paddle has no oneDNN for its CPU",
     }
     with pytest.raises(
         PipelineError, match=r"precision: bfloat16 .* it needs oneDNN, and here are"

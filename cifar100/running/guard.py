@@ -31,28 +31,42 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     DVC deletes the outputs of a stage before it starts the command. A stage that then refuses its
     input, or is interrupted, would leave the user without the previous results.
     """
+    received: list[int] = []
+
+    def interrupt(number: int, _frame: Any) -> None:
+        """Have a request to end do what Ctrl-C does."""
+        received.append(number)
+        raise KeyboardInterrupt
+
     for ending in ENDINGS:
         if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` and background jobs have it
-            signal.signal(ending, _interrupt)
+            signal.signal(ending, interrupt)
     if "DVC_ROOT" in os.environ:
         threading.Thread(target=_end_with_dvc, daemon=True).start()
     try:
         main()
         return
-    except KeyboardInterrupt:
-        message, code = "interrupted", 130
-    except PipelineError as error:
-        message, code = str(error), 1
-    except OSError as error:
-        message, code = f"{error.filename or 'the system'}: {error.strerror or error}", 1
-    except MemoryError:
-        message, code = "not enough memory; try a smaller batch_size or width", 1
-    except BaseException:  # a mistake of this program: the traceback is wanted, the loss is not
+    except BaseException as error:
+        # Paddle turns the KeyboardInterrupt of a backward pass into an error of its own
+        interrupted = bool(received) or isinstance(error, KeyboardInterrupt)
+        message = "interrupted" if interrupted else _message(error)
+        if message is not None:
+            print(f"error: {name}: {message}", file=sys.stderr)
         _restore(name)
-        raise
-    print(f"error: {name}: {message}", file=sys.stderr)
-    _restore(name)
-    sys.exit(code)
+        if message is None:
+            raise
+    sys.exit(130 if interrupted else 1)
+
+
+def _message(error: BaseException) -> str | None:
+    """What a user is told of an error; None for a mistake of this program."""
+    if isinstance(error, PipelineError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}"
+    if isinstance(error, MemoryError):
+        return "not enough memory; try a smaller batch_size or width"
+    return None
 
 
 def _restore(name: str) -> None:
@@ -84,8 +98,3 @@ def _starters() -> tuple[int, ...]:
         return (starter.pid, starter.ppid()) if starter.name() in SHELLS else (starter.pid,)
     except psutil.Error:
         return ()  # it ended just now
-
-
-def _interrupt(_signal: int, _frame: Any) -> None:
-    """Have a request to end do what Ctrl-C does."""
-    raise KeyboardInterrupt
