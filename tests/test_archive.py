@@ -132,6 +132,7 @@ real_archive = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @real_archive
 def test_real_archive_is_accepted_and_one_changed_pixel_is_refused(tmp_path):
     official_md5 = load(DownloadParameters).archive_md5

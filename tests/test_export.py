@@ -60,6 +60,7 @@ def test_formats_give_the_logits_of_the_network(tmp_path, config):
     np.testing.assert_allclose(program_logits(tmp_path, images[:2]), expected[:2], atol=tolerance)
 
 
+@pytest.mark.slow
 def test_same_network_gives_the_same_program(tmp_path):
     """In a process of its own, as the names in it count the layers that a process has made."""
     code = """

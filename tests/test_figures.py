@@ -139,7 +139,12 @@ def test_gallery_shows_the_most_confident_errors_first(classes):
     assert titles == ["class 02", "class 03"]
 
 
-@pytest.mark.parametrize("top1", [0.0, 0.7, 1.0, "spread"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "top1", [*(pytest.param(top1, marks=SLOW) for top1 in (0.0, 0.7, 1.0)), "spread"]
+)
 def test_names_of_classes_overlap_neither_each_other_nor_the_border(top1):
     """Also where all classes are equally good, and names are as long as those of synthetic data."""
     names = [f"yellow triangle on stripes {i}" for i in range(100)]
@@ -232,6 +237,7 @@ def page_of(results, tmp_path) -> str:
     return render_report(results, drawn, Training({}, {}), tmp_path)
 
 
+@pytest.mark.slow
 def test_report_of_a_run_without_errors_says_so_and_shows_no_empty_chart(perfect, tmp_path):
     titles = {chart.title for chart in charts(perfect) if chart.in_report}
     assert titles == {
@@ -265,6 +271,7 @@ def test_run_in_which_nothing_is_correct_has_no_gallery_of_correct_predictions(s
     assert "Most confident errors" in wrong
 
 
+@pytest.mark.slow
 def test_one_error_is_told_in_the_singular(samples, classes):
     logits = 20 * np.eye(100, dtype=np.float32)[samples.fine]
     logits[0] = np.roll(logits[0], 20)  # to a class of the same superclass

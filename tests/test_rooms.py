@@ -3,6 +3,8 @@
 import re
 import sys
 
+import pytest
+
 
 def stages_run(output: str) -> list[str]:
     return re.findall(r"Running stage '(\w+)'", output)
@@ -18,6 +20,7 @@ def test_change_of_the_download_runs_it_alone_if_the_archive_is_the_same(workspa
     assert stages_run(workspace.run("dvc", "repro")) == ["download"]
 
 
+@pytest.mark.slow
 def test_correction_of_prose_in_the_network_runs_nothing_after_recommit(workspace):
     append(workspace, "cifar100/network/resnet.py", "\n# Words.\n")
     output = workspace.run(sys.executable, "-m", "tools.recommit")

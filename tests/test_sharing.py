@@ -34,7 +34,7 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
 
 
 @pytest.mark.parametrize(
-    "address", [pytest.param("folder", marks=pytest.mark.slow), "s3"], indirect=True
+    "address", ["folder", pytest.param("s3", marks=pytest.mark.slow)], indirect=True
 )
 def test_second_clone_gets_everything_without_training(workspace, tmp_path, address):
     url, *endpoint = address

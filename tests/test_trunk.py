@@ -125,6 +125,7 @@ def learnable(count: int, seed: int) -> tuple[paddle.Tensor, paddle.Tensor]:
     return paddle.to_tensor(images.clip(0, 255).astype(np.uint8)), paddle.to_tensor(labels)
 
 
+@pytest.mark.slow
 @needs_bf16
 def test_training_ends_within_noise_in_both_precisions():
     """200 steps: losses and new images' top-1 differ no more than those of two seeds do.
