@@ -55,10 +55,10 @@ plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make 
 	@python -m tools.plots dvc_plots/template.html
 	@dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
-test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in under a minute
+test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in two or three minutes
 	python -m pytest -m "not slow" --fast
 
-test: $(VENV)/ready-dev  ## run the tests, in under 6 minutes on 2 cores
+test: $(VENV)/ready-dev  ## run the tests, in about 7 minutes on 2 cores
 	python -m pytest -m "not slow"
 
 test-all: $(VENV)/ready-dev  ## run the slow tests as well
