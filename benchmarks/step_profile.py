@@ -37,7 +37,7 @@ def main() -> None:
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     from cifar100.network.device import choose_precision
-    from cifar100.network.onednn.library import Primitive
+    from cifar100.network.onednn.binding import Primitive
     from stages.train.batches import DeviceImages, EpochPlan
     from stages.train.group import Alone
     from stages.train.state import TrainingState

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from cifar100.network import onednn
 from cifar100.network.inputs import channel_statistics, normalise
 from cifar100.network.layers import Convolution
-from cifar100.network.onednn import library
+from cifar100.network.onednn import binding
 from cifar100.network.resnet import (
     BLOCKS_PER_GROUP,
     ResNet,
@@ -37,7 +37,7 @@ SMALL = ResNetConfig(20, 4)
 def engine(request, monkeypatch):
     """What computes the networks that the test builds."""
     if request.param != "oneDNN":
-        monkeypatch.setattr(library, "_library", None)
+        monkeypatch.setattr(binding, "_library", None)
     elif not onednn.available():
         pytest.skip(onednn.description())
 

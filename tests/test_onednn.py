@@ -11,9 +11,9 @@ import pytest
 from cifar100.network import onednn
 from cifar100.network.onednn import convolution, elementwise
 from cifar100.network.onednn.batch_norm import BatchNorm
+from cifar100.network.onednn.binding import TYPES, Memory
 from cifar100.network.onednn.convolution import MAX_SIDE, Convolution, FoldedConvolution, SideBySide
 from cifar100.network.onednn.elementwise import MaxPooling, Sum, from_tensor, to_tensor
-from cifar100.network.onednn.library import TYPES, Memory
 from tests.engine import CASES, PRECISIONS, SHAPES, error, rounded, run_apart
 
 pytestmark = pytest.mark.skipif(not onednn.available(), reason=onednn.description())

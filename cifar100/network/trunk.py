@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from paddle import nn
 
 from cifar100.network.onednn.batch_norm import BatchNorm
+from cifar100.network.onednn.binding import TYPES, Activation, Memory
 from cifar100.network.onednn.convolution import Convolution, FoldedConvolution
 from cifar100.network.onednn.elementwise import MaxPooling, Sum, from_tensor, to_tensor
-from cifar100.network.onednn.library import TYPES, Activation, Memory
 
 MAX_BLOCKED = 2  # copies of a folded weight: for whole batches and the last, partial one
 

@@ -6,9 +6,9 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from cifar100.network.onednn import library as dnn
+from cifar100.network.onednn import binding as dnn
+from cifar100.network.onednn.binding import Activation, Memory, Primitive, Shape
 from cifar100.network.onednn.convolution import new_tensor
-from cifar100.network.onednn.library import Activation, Memory, Primitive, Shape
 
 
 @cache

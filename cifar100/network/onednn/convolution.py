@@ -11,8 +11,8 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from cifar100.network.onednn import library as dnn
-from cifar100.network.onednn.library import Activation, Memory, Primitive, Shape
+from cifar100.network.onednn import binding as dnn
+from cifar100.network.onednn.binding import Activation, Memory, Primitive, Shape
 
 MAX_SIDE = 8  # of the results that are computed side by side
 MAX_SIDE_FOLDED = 4  # the same without gradients
@@ -52,6 +52,7 @@ class SideBySide(AsItIs):
         rows = next(count for count in GROUPS if n % count == 0)
         maps, width = n // rows, n // rows * period * c
         super().__init__(shape, (rows, h, maps * period, c), type)
+        self._apart = rows, h, maps, period, c
         sizes = (rows, maps, c, h, w)
         apart = dnn.strided(sizes, (maps * h * w * c, h * w * c, 1, w * c, c), type)
         joined = dnn.strided(sizes, (h * width, period * c, 1, width, c), type)
@@ -60,7 +61,7 @@ class SideBySide(AsItIs):
     def show(self, x: Activation) -> Activation:
         """The maps side by side."""
         y = self.room()
-        y.clear()
+        y.array.reshape(self._apart)[:, :, :, self.shape[2] :] = 0
         self._join(x.expect(self.shape, self.type), y.address)
         return y
 

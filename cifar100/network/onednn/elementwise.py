@@ -4,9 +4,9 @@ from functools import cache
 
 import paddle
 
-from cifar100.network.onednn import library as dnn
+from cifar100.network.onednn import binding as dnn
+from cifar100.network.onednn.binding import Activation, Memory, Primitive, Shape
 from cifar100.network.onednn.convolution import new_tensor
-from cifar100.network.onednn.library import Activation, Memory, Primitive, Shape
 
 ZERO = 0.0  # the parameters of ReLU
 

@@ -9,12 +9,12 @@ import pytest
 
 from cifar100.network import onednn
 from cifar100.network.device import choose_precision, describe
-from cifar100.network.onednn import library
+from cifar100.network.onednn import binding
 from cifar100.network.resnet import ResNetConfig
 from cifar100.running.errors import PipelineError
 from tests.engine import some_images, some_network
 
-FILE = library.FILES[0]
+FILE = binding.FILES[0]
 VERSION = """
 typedef struct {{ int major, minor, patch; const char *hash; unsigned runtime; }} version;
 static version it = {{{major}, 4, 2, "", {runtime}}};
@@ -33,15 +33,15 @@ def stub(folder, function="dnnl_version", major=3, runtime=2) -> None:
 
 
 def test_no_library_is_a_reason(tmp_path):
-    assert library.load(tmp_path) == (None, "this build of Paddle has no oneDNN for its CPU")
+    assert binding.load(tmp_path) == (None, "this build of Paddle has no oneDNN for its CPU")
     (tmp_path / FILE).mkdir()
-    assert library.load(tmp_path) == (None, "this build of Paddle has no oneDNN for its CPU")
+    assert binding.load(tmp_path) == (None, "this build of Paddle has no oneDNN for its CPU")
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no library\n" * 100, b"\x7fELF" + bytes(100)])
 def test_file_that_is_no_library_is_a_reason_of_one_line(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    found, reason = library.load(tmp_path)
+    found, reason = binding.load(tmp_path)
     assert found is None
     assert reason.startswith(f"{FILE} cannot be loaded (")
     assert "\n" not in reason
@@ -52,20 +52,20 @@ def test_other_versions_and_threads_are_a_reason(tmp_path, major, runtime):
     """The interface of another major version differs; without OpenMP threads would be others."""
     stub(tmp_path, major=major, runtime=runtime)
     reason = f"{FILE} is oneDNN {major}.4.2; 3.x with OpenMP is needed"
-    assert library.load(tmp_path) == (None, reason)
+    assert binding.load(tmp_path) == (None, reason)
 
 
 @pytest.mark.parametrize("function", ["other_version", "dnnl_version"])
-def test_library_without_the_functions_that_are_needed_is_a_reason(tmp_path, function):
+def test_binding_without_the_functions_that_are_needed_is_a_reason(tmp_path, function):
     stub(tmp_path, function=function)
-    found, reason = library.load(tmp_path)
+    found, reason = binding.load(tmp_path)
     assert found is None
     assert reason.startswith(f"{FILE} cannot be loaded (")
     assert "\n" not in reason
 
 
 @pytest.mark.skipif(not onednn.available(), reason=onednn.description())
-def test_library_of_paddle_is_described():
+def test_binding_of_paddle_is_described():
     assert onednn.description().startswith("oneDNN 3.")
     assert onednn.instruction_set()
     found = describe("cpu", "float32", 2)
@@ -77,8 +77,8 @@ def test_library_of_paddle_is_described():
 @pytest.mark.skipif(not onednn.available(), reason=onednn.description())
 def test_without_the_library_paddles_layers_give_the_same_logits(monkeypatch):
     config, images, logits = ResNetConfig(20, 4), some_images(3, 32, 32), []
-    for found in (library._library, None):
-        monkeypatch.setattr(library, "_library", found)
+    for found in (binding._library, None):
+        monkeypatch.setattr(binding, "_library", found)
         network = some_network(config)
         network.eval()
         assert (network.engine is None) == (found is None)
@@ -88,9 +88,9 @@ def test_without_the_library_paddles_layers_give_the_same_logits(monkeypatch):
 
 
 def test_without_the_library_the_start_says_so(tmp_path, monkeypatch):
-    found, reason = library.load(tmp_path)
-    monkeypatch.setattr(library, "_library", found)
-    monkeypatch.setattr(library, "_found", reason)
+    found, reason = binding.load(tmp_path)
+    monkeypatch.setattr(binding, "_library", found)
+    monkeypatch.setattr(binding, "_found", reason)
     assert choose_precision("auto", "cpu") == "float32"
     assert choose_precision("float32", "cpu") == "float32"
     assert describe("cpu", "float32", 2) == {
