@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from cifar100.dataset.samples import ClassNames, Samples
 from cifar100.dataset.splits import save_classes, save_split
@@ -23,15 +24,18 @@ from tests.archives import members
 
 ROOT = Path(__file__).parent.parent
 
-cpu.prepare(threads=1)  # before any test imports Paddle
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="skip tests that start another process")
+    parser.addoption(
+        "--fast", action="store_true", help="run only tests that take no second and no process"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """With --fast, a test or fixture ends as skipped where it would start a process."""
+    if config.getoption("numprocesses", None):
+        return  # this process starts those that run the tests
+    cpu.prepare(threads=1)  # before any test imports Paddle
     if config.getoption("--fast"):
         subprocess.Popen.__init__ = _skip  # type: ignore[method-assign]
         multiprocessing.process.BaseProcess.start = _skip  # type: ignore[method-assign]
@@ -39,6 +43,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _skip(*_arguments: object, **_options: object) -> NoReturn:
     pytest.skip("starts a process; `make test` runs it", allow_module_level=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the finished pipeline come first: while one process makes it, the others go on."""
+
+    def of_pipeline(item: pytest.Item) -> bool:
+        return "finished" in getattr(item, "fixturenames", ())
+
+    def left_out(item: pytest.Item) -> bool:
+        return of_pipeline(item) or item.get_closest_marker("medium") is not None
+
+    items.sort(key=lambda item: not of_pipeline(item))
+    if config.getoption("--fast"):
+        config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+        items[:] = [item for item in items if not left_out(item)]
 
 
 # A network and a data set that train in seconds.
@@ -161,15 +180,33 @@ def clone_working_tree(target: Path) -> Workspace:
     return workspace
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes of a test run. Do not change it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace in which the pipeline has run on synthetic data. Copy it; do not change it."""
-    workspace = clone_working_tree(tmp_path_factory.mktemp("pipeline") / "repository")
-    workspace.set_params(**SMALL)
-    workspace.commit("Use a small network on synthetic data")
-    workspace.run("dvc", "repro")
-    workspace.commit("Run the pipeline")
-    return workspace
+
+    def make(folder: Path) -> None:
+        workspace = clone_working_tree(folder / "repository")
+        workspace.set_params(**SMALL)
+        workspace.commit("Use a small network on synthetic data")
+        workspace.run("dvc", "repro")
+        workspace.commit("Run the pipeline")
+
+    return Workspace(made_once(tmp_path_factory, "pipeline", make) / "repository")
 
 
 @pytest.fixture
