@@ -21,6 +21,7 @@ from cifar100.dataset.samples import ClassNames, Samples
 from cifar100.dataset.splits import save_classes, save_split
 from cifar100.running import cpu
 from tests.archives import members
+from tests.web import failing_server
 
 ROOT = Path(__file__).parent.parent
 
@@ -248,6 +249,13 @@ def save_for_training(folder: Path, samples: Samples, classes: ClassNames) -> No
 def classes() -> ClassNames:
     """Names of classes."""
     return some_classes()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The address of an HTTP server on this machine that fails in the ways that servers do."""
+    with failing_server(monkeypatch, tmp_path) as address:
+        yield address
 
 
 @pytest.fixture
