@@ -142,6 +142,7 @@ def test_gallery_shows_the_most_confident_errors_first(classes):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "top1", [*(pytest.param(top1, marks=SLOW) for top1 in (0.0, 0.7, 1.0)), "spread"]
 )
@@ -213,6 +214,7 @@ def test_every_filter_is_drawn():
     assert sum(bool(axes.images) for axes in figure.axes) == 20
 
 
+@pytest.mark.medium
 def test_charts_say_what_the_run_shows(results):
     found = {chart.title: chart for chart in charts(results)}
     assert len(found) == 9
@@ -252,6 +254,7 @@ def test_report_of_a_run_without_errors_says_so_and_shows_no_empty_chart(perfect
     assert (tmp_path / "figures/class_confusion.png").exists()
 
 
+@pytest.mark.medium
 def test_report_of_a_run_that_learned_nothing_says_so(untrained, tmp_path):
     drawn = list(charts(untrained))
     assert "no better than chance" in page_of(untrained, drawn, tmp_path)
@@ -264,6 +267,7 @@ def test_report_of_an_ordinary_run_has_no_verdict(results):
     assert verdict(results) == ""
 
 
+@pytest.mark.medium
 def test_run_in_which_nothing_is_correct_has_no_gallery_of_correct_predictions(samples, classes):
     logits = 20 * np.eye(100, dtype=np.float32)[(samples.fine + 1) % 100]
     wrong = {chart.title: chart for chart in charts(of_predictions(logits, samples, classes))}

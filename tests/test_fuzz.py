@@ -191,8 +191,8 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     }
 
 
-READERS = ["archive", "archive bytes", "classes", "filters", "model", "params", "pictures"]
-READERS += ["predictions", "split", "table"]
+READERS = [pytest.param("archive", marks=pytest.mark.medium), "archive bytes", "classes"]
+READERS += ["filters", "model", "params", "pictures", "predictions", "split", "table"]
 
 
 @pytest.mark.timeout(3600)

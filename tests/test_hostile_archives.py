@@ -148,6 +148,7 @@ def refusal_in_little_memory(path: Path) -> str:
     return message
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("kind", "size", "reason"),
     [
