@@ -12,16 +12,16 @@ DEMO := .demo
 DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 lr=0.2 \
 	progressive_sizes=[16] progressive_fraction=0.5
 
-# Two processes run the tests, each with one thread. The one that is done first takes tests from the
-# end of what the other has still to do.
-SIDE_BY_SIDE := -n 2 --dist worksteal
-
 # Where Paddle's own wheels with CUDA lie; they are not on PyPI.
 PADDLE_VERSION := 3.3.1
 PADDLE_GPU_INDEX ?= https://www.paddlepaddle.org.cn/packages/stable/cu126/
 
 # PyTorch without GPU libraries, which only the benchmarks use; PyPI has it for macOS alone.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
+# Two processes run the tests, each with one thread. The one that is done first takes tests from the
+# end of what the other has still to do.
+SIDE_BY_SIDE := -n 2 --dist worksteal
 
 # One version of each package for all supported versions of Python and all systems, with hashes.
 COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy fewest --python-version 3.10

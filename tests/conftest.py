@@ -37,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("numprocesses", None):
         return  # this process starts those that run the tests
     cpu.prepare(threads=1)  # before any test imports Paddle
+    import paddle
+
+    paddle.set_device("cpu")  # also where there is a GPU
     if config.getoption("--fast"):
         subprocess.Popen.__init__ = _skip  # type: ignore[method-assign]
         multiprocessing.process.BaseProcess.start = _skip  # type: ignore[method-assign]

@@ -191,10 +191,11 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     }
 
 
-READERS = [pytest.param("archive", marks=pytest.mark.medium), "archive bytes", "classes"]
-READERS += ["filters", "model", "params", "pictures", "predictions", "split", "table"]
+READERS = ["archive", "archive bytes", "classes", "filters", "model", "params", "pictures"]
+READERS += ["predictions", "split", "table"]
 
 
+@pytest.mark.medium
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", READERS)

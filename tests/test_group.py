@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from stages.train.group import Alone, join
 from stages.train.loop import train
-from tests.conftest import ROOT, made_once, save_for_training, some_classes, some_samples
+from tests.conftest import ROOT, save_for_training, some_classes, some_samples
 from tests.launched import gradients, still
 
 pytestmark = pytest.mark.skipif(
@@ -22,10 +22,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory) -> Path:
     """The folder in which two processes have left what they found."""
-    return made_once(tmp_path_factory, "launched", launch)
-
-
-def launch(folder: Path) -> None:
+    folder = tmp_path_factory.mktemp("launched")
     classes = some_classes()
     save_for_training(folder, some_samples(classes), classes)
     launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
@@ -40,6 +37,7 @@ def launch(folder: Path) -> None:
     )
     assert done.returncode == 0, done.stdout
     (folder / "output").write_text(done.stdout)
+    return folder
 
 
 def test_gradients_of_two_processes_are_the_mean_of_their_halves(launched):
