@@ -33,20 +33,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With --fast, a test or fixture ends as skipped where it would start a process."""
     if config.getoption("numprocesses", None):
         return  # this process starts those that run the tests
     cpu.prepare(threads=1)  # before any test imports Paddle
     import paddle
 
     paddle.set_device("cpu")  # also where there is a GPU
-    if config.getoption("--fast"):
-        subprocess.Popen.__init__ = _skip  # type: ignore[method-assign]
-        multiprocessing.process.BaseProcess.start = _skip  # type: ignore[method-assign]
 
 
-def _skip(*_arguments: object, **_options: object) -> NoReturn:
-    pytest.skip("starts a process; `make test` runs it", allow_module_level=True)
+@pytest.fixture(scope="session", autouse=True)
+def _no_processes(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With --fast, a test or fixture ends as skipped where it would start a process."""
+
+    def skip(*_arguments: object, **_options: object) -> NoReturn:
+        pytest.skip("starts a process; `make test` runs it")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--fast"):
+            patch.setattr(subprocess.Popen, "__init__", skip)
+            patch.setattr(multiprocessing.process.BaseProcess, "start", skip)
+        yield
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
