@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,30 +15,59 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from cifar100.dataset.samples import ClassNames, Samples
 from cifar100.dataset.splits import save_classes, save_split
 from cifar100.running import cpu
 from tests.archives import members
+from tests.web import failing_server
 
 ROOT = Path(__file__).parent.parent
 
-cpu.prepare(threads=1)  # before any test imports Paddle
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fast", action="store_true", help="skip tests that start another process")
+    parser.addoption(
+        "--fast", action="store_true", help="run only tests that take no second and no process"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("numprocesses", None):
+        return  # this process starts those that run the tests
+    cpu.prepare(threads=1)  # before any test imports Paddle
+    import paddle
+
+    paddle.set_device("cpu")  # also where there is a GPU
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_processes(request: pytest.FixtureRequest) -> Iterator[None]:
     """With --fast, a test or fixture ends as skipped where it would start a process."""
+
+    def skip(*_arguments: object, **_options: object) -> NoReturn:
+        pytest.skip("starts a process; `make test` runs it")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if request.config.getoption("--fast"):
+            patch.setattr(subprocess.Popen, "__init__", skip)
+            patch.setattr(multiprocessing.process.BaseProcess, "start", skip)
+        yield
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of the finished pipeline come first: while one process makes it, the others go on."""
+
+    def of_pipeline(item: pytest.Item) -> bool:
+        return "finished" in getattr(item, "fixturenames", ())
+
+    def left_out(item: pytest.Item) -> bool:
+        return of_pipeline(item) or item.get_closest_marker("medium") is not None
+
+    items.sort(key=lambda item: not of_pipeline(item))
     if config.getoption("--fast"):
-        subprocess.Popen.__init__ = _skip  # type: ignore[method-assign]
-        multiprocessing.process.BaseProcess.start = _skip  # type: ignore[method-assign]
-
-
-def _skip(*_arguments: object, **_options: object) -> NoReturn:
-    pytest.skip("starts a process; `make test` runs it", allow_module_level=True)
+        config.hook.pytest_deselected(items=[item for item in items if left_out(item)])
+        items[:] = [item for item in items if not left_out(item)]
 
 
 # A network and a data set that train in seconds.
@@ -161,15 +190,33 @@ def clone_working_tree(target: Path) -> Workspace:
     return workspace
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that `make` fills, once for all processes of a test run. Do not change it."""
+    root = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace in which the pipeline has run on synthetic data. Copy it; do not change it."""
-    workspace = clone_working_tree(tmp_path_factory.mktemp("pipeline") / "repository")
-    workspace.set_params(**SMALL)
-    workspace.commit("Use a small network on synthetic data")
-    workspace.run("dvc", "repro")
-    workspace.commit("Run the pipeline")
-    return workspace
+
+    def make(folder: Path) -> None:
+        workspace = clone_working_tree(folder / "repository")
+        workspace.set_params(**SMALL)
+        workspace.commit("Use a small network on synthetic data")
+        workspace.run("dvc", "repro")
+        workspace.commit("Run the pipeline")
+
+    return Workspace(made_once(tmp_path_factory, "pipeline", make) / "repository")
 
 
 @pytest.fixture
@@ -211,6 +258,13 @@ def save_for_training(folder: Path, samples: Samples, classes: ClassNames) -> No
 def classes() -> ClassNames:
     """Names of classes."""
     return some_classes()
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """The address of an HTTP server on this machine that fails in the ways that servers do."""
+    with failing_server(monkeypatch, tmp_path) as address:
+        yield address
 
 
 @pytest.fixture

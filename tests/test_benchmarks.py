@@ -179,6 +179,7 @@ def test_quick_run_measures_the_project(tmp_path):
     assert row["threads"] == len(cpu.available_cores())
 
 
+@pytest.mark.medium
 def test_degenerate_cases_are_what_they_say():
     maps, gradients = {}, {}
     for case in degenerate_values.CASES:

@@ -166,6 +166,7 @@ def test_state_that_diverged_does_not_replace_the_last_good_one(job, monkeypatch
     assert epochs_saved(job) == 1.4
 
 
+@pytest.mark.medium
 def test_resumed_history_is_continuous_and_the_time_adds_up(job, capsys):
     interrupt_in_epoch(job, 2, ALONE)
     saved = json.loads(safe_open(job.checkpoint, "numpy").metadata()["progress"])

@@ -42,8 +42,8 @@ def exported(model: TrainedModel) -> bytes:
     [
         ResNetConfig(18, 4),
         ResNetConfig(20, 4),
-        ResNetConfig(50, 2),
-        ResNetConfig(34, 2, "imagenet"),
+        pytest.param(ResNetConfig(50, 2), marks=pytest.mark.medium),
+        pytest.param(ResNetConfig(34, 2, "imagenet"), marks=pytest.mark.medium),
     ],
 )
 def test_formats_give_the_logits_of_the_network(tmp_path, config):

@@ -142,6 +142,7 @@ def test_gallery_shows_the_most_confident_errors_first(classes):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "top1", [*(pytest.param(top1, marks=SLOW) for top1 in (0.0, 0.7, 1.0)), "spread"]
 )
@@ -213,6 +214,7 @@ def test_every_filter_is_drawn():
     assert sum(bool(axes.images) for axes in figure.axes) == 20
 
 
+@pytest.mark.medium
 def test_charts_say_what_the_run_shows(results):
     found = {chart.title: chart for chart in charts(results)}
     assert len(found) == 9
@@ -230,8 +232,7 @@ def test_charts_say_what_the_run_shows(results):
         )
 
 
-def page_of(results, tmp_path) -> str:
-    drawn = list(charts(results))
+def page_of(results, drawn, tmp_path) -> str:
     for chart in drawn:
         save_figure(chart.figure, tmp_path / chart.file, 40)
     return render_report(results, drawn, Training({}, {}), tmp_path)
@@ -239,23 +240,25 @@ def page_of(results, tmp_path) -> str:
 
 @pytest.mark.slow
 def test_report_of_a_run_without_errors_says_so_and_shows_no_empty_chart(perfect, tmp_path):
-    titles = {chart.title for chart in charts(perfect) if chart.in_report}
-    assert titles == {
+    drawn = list(charts(perfect))
+    assert {chart.title for chart in drawn if chart.in_report} == {
         "Learning curves",
         "Reliability",
         "Most confident correct predictions",
         "First filters",
     }
-    page = page_of(perfect, tmp_path)
+    page = page_of(perfect, drawn, tmp_path)
     assert "No test image was classified wrongly" in page
     assert not re.search(r"\b0 (images|errors|mistakes)|Look at errors|nan\b", page)
     # DVC wants the figures of every run.
     assert (tmp_path / "figures/class_confusion.png").exists()
 
 
+@pytest.mark.medium
 def test_report_of_a_run_that_learned_nothing_says_so(untrained, tmp_path):
-    assert "no better than chance" in page_of(untrained, tmp_path)
-    findings = " ".join(chart.finding for chart in charts(untrained))
+    drawn = list(charts(untrained))
+    assert "no better than chance" in page_of(untrained, drawn, tmp_path)
+    findings = " ".join(chart.finding for chart in drawn)
     assert not re.search(r"\b0 (images|errors)|nan\b", findings)
     assert "No error was made with a probability above 90 %." in findings
 
@@ -264,6 +267,7 @@ def test_report_of_an_ordinary_run_has_no_verdict(results):
     assert verdict(results) == ""
 
 
+@pytest.mark.medium
 def test_run_in_which_nothing_is_correct_has_no_gallery_of_correct_predictions(samples, classes):
     logits = 20 * np.eye(100, dtype=np.float32)[(samples.fine + 1) % 100]
     wrong = {chart.title: chart for chart in charts(of_predictions(logits, samples, classes))}

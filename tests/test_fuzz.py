@@ -195,6 +195,7 @@ READERS = ["archive", "archive bytes", "classes", "filters", "model", "params", 
 READERS += ["predictions", "split", "table"]
 
 
+@pytest.mark.medium
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("count", [FEW, pytest.param(MANY, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("reader", READERS)

@@ -100,9 +100,9 @@ def test_archive_of_endless_members_takes_no_memory(tmp_path):
     with gzip.open(path, "wb", compresslevel=1) as stream:
         for _ in range(1000):
             stream.write(header * 1000)
-    started = time.monotonic()
+    started = time.process_time()
     assert "more than 32,768 bytes of headers" in refusal(path)
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_archive_of_many_large_members_is_refused(tmp_path):
@@ -148,6 +148,7 @@ def refusal_in_little_memory(path: Path) -> str:
     return message
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("kind", "size", "reason"),
     [
@@ -189,9 +190,9 @@ def test_header_that_some_versions_of_tarfile_search_for_hours_takes_seconds(tmp
     header.type, header.size = tarfile.XHDTYPE, 30_208
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(header.tobuf() + b"1" * header.size + bytes(1024)))
-    started = time.monotonic()
+    started = time.process_time()
     refusal(path)
-    assert time.monotonic() - started < 20
+    assert time.process_time() - started < 20
 
 
 def test_sparse_member_that_stands_for_little_and_stores_much_is_not_passed_over(tmp_path):

@@ -20,6 +20,7 @@ def test_rates_grow_by_the_same_factor():
     np.testing.assert_allclose(found[1:] / found[:-1], found[1] / found[0])
 
 
+@pytest.mark.medium
 def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(samples):
     tables = [measure(PARAMS, samples, 40, "cpu", "float32") for _ in range(2)]
     pd.testing.assert_frame_equal(*tables, check_exact=True)

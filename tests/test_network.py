@@ -77,8 +77,8 @@ def count_parameters(config: ResNetConfig) -> int:
         (18, 64, 11_220_132),
         (34, 64, 21_328_292),
         (50, 64, 23_705_252),
-        (101, 64, 42_697_380),
-        (152, 64, 58_341_028),
+        pytest.param(101, 64, 42_697_380, marks=pytest.mark.medium),
+        pytest.param(152, 64, 58_341_028, marks=pytest.mark.medium),
         (20, 16, 278_324),
     ],
 )

@@ -18,6 +18,7 @@ from stages.train.params import TrainParameters
 from tests.conftest import ROOT, Workspace
 from tools.check_params import SCHEMAS
 
+COMMITTED = read_mapping(ROOT / "params.yaml")
 ALL_KEYS = [(stage, key) for stage, schema in SCHEMAS.items() for key in schema.model_fields]
 
 
@@ -117,13 +118,13 @@ NEVER_ALLOWED = {
 @pytest.mark.parametrize("what", NEVER_ALLOWED)
 @pytest.mark.parametrize(("stage", "key"), ALL_KEYS)
 def test_value_that_no_key_takes_is_refused_by_each(params, stage, key, what):
-    content = read_mapping(params.path / "params.yaml") | {key: NEVER_ALLOWED[what]}
-    YAML(typ="safe").dump(content, params.path / "params.yaml")
+    YAML(typ="safe").dump(COMMITTED | {key: NEVER_ALLOWED[what]}, params.path / "params.yaml")
     message = refusal(params, SCHEMAS[stage])
     assert f"params.yaml: {key}: " in message
     assert len(message) < 400
 
 
+@pytest.mark.medium
 @settings(max_examples=100, deadline=None, suppress_health_check=HealthCheck, derandomize=True)
 @given(
     st.sampled_from(ALL_KEYS),
@@ -135,8 +136,7 @@ def test_value_that_no_key_takes_is_refused_by_each(params, stage, key, what):
 )
 def test_any_value_is_taken_as_it_is_or_refused(params, stage_and_key, value):
     stage, key = stage_and_key
-    content = read_mapping(ROOT / "params.yaml") | {key: value}
-    YAML(typ="safe").dump(content, params.path / "params.yaml")
+    YAML(typ="safe").dump(COMMITTED | {key: value}, params.path / "params.yaml")
     try:
         assert getattr(load_from(params, SCHEMAS[stage]), key) == value
     except PipelineError:
@@ -155,7 +155,7 @@ KINDS = {  # of values that one kind of key takes, and another one not
 def test_types_are_strict(params, what):
     text, refused_by = KINDS[what]
     committed = (params.path / "params.yaml").read_bytes()
-    kinds = {key: type(value) for key, value in read_mapping(ROOT / "params.yaml").items()}
+    kinds = {key: type(value) for key, value in COMMITTED.items()}
     for stage, key in ALL_KEYS:
         if kinds[key] in refused_by:
             (params.path / "params.yaml").write_bytes(committed)
@@ -228,7 +228,7 @@ def test_unknown_key_is_refused_with_a_suggestion(params):
         "\tlr: 1",
         "lr: 1\n  x: 2",
         "lr: 2026-99-99",
-        "[" * 5000,
+        pytest.param("[" * 5000, marks=pytest.mark.medium),
         "lr: !!python/object/apply:os.system [exit]",
         "lr: 0.1\nlr: 0.2",
         f"lr: {'9' * 5000}",
@@ -252,8 +252,7 @@ def test_values_that_do_not_fit_together_are_refused(params, values, reason):
 
 
 def test_params_file_is_flat():
-    values = read_mapping(ROOT / "params.yaml").values()
-    assert not any(isinstance(value, dict) for value in values)
+    assert not any(isinstance(value, dict) for value in COMMITTED.values())
 
 
 @pytest.mark.parametrize(

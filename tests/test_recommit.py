@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, Workspace
+from tests.conftest import ROOT, Workspace, made_once
 from tools.recommit import first_difference
 
 CODE = '''"""Doubles a number."""
@@ -57,7 +57,12 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("recommit") / "repository")
+    folder = made_once(tmp_path_factory, "recommit", run_small_pipeline)
+    return Workspace(folder / "repository")
+
+
+def run_small_pipeline(folder: Path) -> None:
+    workspace = Workspace(folder / "repository")
     for name, text in FILES.items():
         (workspace.path / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace.path / name).write_text(text, encoding="utf-8")
@@ -68,7 +73,6 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     workspace.run("dvc", "repro", "--quiet")
     workspace.commit("Run the pipeline")
     assert workspace.read("report.txt") == b"The number is 84."
-    return workspace
 
 
 @pytest.fixture

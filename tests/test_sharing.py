@@ -3,9 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.conftest import RESULTS, Workspace
 
@@ -22,6 +20,9 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[str
     if request.param == "folder":
         yield [str(tmp_path / "store")]
         return
+    import boto3
+    from moto.server import ThreadedMotoServer
+
     server = ThreadedMotoServer(port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -1,6 +1,8 @@
 from colorsys import rgb_to_hsv
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cifar100.archive.reader import read_archive
 from cifar100.archive.synthetic import (
@@ -12,11 +14,18 @@ from cifar100.archive.synthetic import (
 )
 
 
-def test_archive_has_the_official_format_and_the_same_bytes_each_time(tmp_path):
-    for name in ("one.tar.gz", "two.tar.gz"):
-        write_synthetic_archive(tmp_path / name)
-    assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "two.tar.gz").read_bytes()
-    train, test, classes = read_archive(tmp_path / "one.tar.gz")
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("synthetic") / "archive.tar.gz"
+    write_synthetic_archive(path)
+    return path
+
+
+@pytest.mark.medium
+def test_archive_has_the_official_format_and_the_same_bytes_each_time(archive, tmp_path):
+    write_synthetic_archive(tmp_path / "again.tar.gz")
+    assert (tmp_path / "again.tar.gz").read_bytes() == archive.read_bytes()
+    train, test, classes = read_archive(archive)
     assert (np.bincount(train.fine) == TRAIN_PER_CLASS).all()
     assert (np.bincount(test.fine) == TEST_PER_CLASS).all()
     assert (np.bincount(classes.coarse_of_fine) == 5).all()
@@ -25,9 +34,9 @@ def test_archive_has_the_official_format_and_the_same_bytes_each_time(tmp_path):
         assert classes.coarse[classes.coarse_of_fine[label]] == f"{colour} {ground}"
 
 
-def test_images_of_a_class_differ(tmp_path):
-    write_synthetic_archive(tmp_path / "a.tar.gz")
-    train, _, _ = read_archive(tmp_path / "a.tar.gz")
+@pytest.mark.medium
+def test_images_of_a_class_differ(archive):
+    train, _, _ = read_archive(archive)
     images = train.images[train.fine == 3].reshape(TRAIN_PER_CLASS, -1)
     assert len(np.unique(images, axis=0)) == TRAIN_PER_CLASS
 
