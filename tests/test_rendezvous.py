@@ -219,7 +219,7 @@ def test_file_for_the_launcher_says_so_when_it_is_started_by_hand(monkeypatch):
 @pytest.mark.parametrize(
     ("machines", "reason"),
     [
-        ("192.0.2.1,192.0.2.2", "none of them is this machine"),
+        ("198.51.100.1,198.51.100.2", "none of them is this machine"),
         ("127.0.0.1,127.0.0.1", "give each machine one address"),
         ("127.0.0.1,192.0.2.1", "give each machine one address"),
         ("127.0.0.2,", "an empty name"),
