@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(
 
 ADDRESSES = ("10.213.77.1", "10.213.77.2")
 OUTPUTS = ("models/model.safetensors", "models/model.json", "reports/history.csv")
-SECONDS = 240  # that a training in these tests may take
+SECONDS = 500  # that a training in these tests may take
 
 
 @dataclass
@@ -183,7 +183,7 @@ def pair(namespaces, finished, tmp_path) -> tuple[Machine, Machine]:
     machines = []
     for name, namespace in zip("ab", namespaces, strict=True):
         workspace = finished.copy(tmp_path / name)
-        workspace.set_params(seed="1", epochs="6")
+        workspace.set_params(seed="1", epochs="4")
         machines.append(Machine(workspace.path, namespace))
     return machines[0], machines[1]
 

@@ -37,8 +37,9 @@ def delete_environment_files(logs: Path | None) -> None:
     if logs is not None:
         rank, local = os.environ["PADDLE_TRAINER_ID"], os.environ["PADDLE_LOCAL_RANK"]
         pod = os.environ.get("POD_NAME", "")
-        for name in (f"backup_env.{rank}.json", f"envlog.{local}", f"default.{pod}.log"):
-            (logs / name).unlink(missing_ok=True)
+        for pattern in (f"backup_env.{rank}.json", f"envlog.{local}", f"*.{pod}.log"):
+            for path in logs.glob(pattern):
+                path.unlink(missing_ok=True)
 
 
 def take_own_cores(local_rank: int, local_size: int) -> None:

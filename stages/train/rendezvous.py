@@ -244,7 +244,7 @@ class Watch:
             for ending in ENDINGS:
                 signal.signal(ending, signal.SIG_IGN)
             own = isinstance(error, PipelineError)
-            if self._links and not own:
+            if self._links and not own and not isinstance(error, KeyboardInterrupt):
                 self._known.wait(SECONDS_TO_LEARN)
             with self._lock:
                 self._over.set()
