@@ -14,6 +14,8 @@ from stages.train import loop
 from stages.train.group import Alone, Group, join
 from stages.train.loop import Job, train
 from stages.train.params import TrainParameters
+from stages.train.rendezvous import Place, Watch
+from stages.train.state import TrainingState
 from stages.train.validation import validate
 
 IMAGES = 128
@@ -83,23 +85,50 @@ def interrupt_in_epoch(job: Job, epoch: int, group: Group) -> None:
         loop.validate = validate
 
 
-def main() -> None:
+def trained_weights(job: Job, group: Group) -> np.ndarray:
+    """Train; return all weights that this process ends with."""
+
+    def keep(*arguments: Any) -> TrainingState:
+        kept.append(initial(*arguments))
+        return kept[-1]
+
+    kept: list[TrainingState] = []
+    initial = TrainingState.initial
+    TrainingState.initial = keep  # type: ignore[method-assign]
+    try:
+        train(job, group)
+    finally:
+        TrainingState.initial = initial  # type: ignore[method-assign]
+    return np.concatenate([weight.numpy().ravel() for weight in kept[0].weights])
+
+
+def leave_findings(folder: Path, group: Group) -> None:
     """Leave in the folder what the tests look at."""
-    folder, group = Path(sys.argv[1]), join()
-    found = {f"gradient{i}": g for i, g in enumerate(gradients(group, group.rank, group.size))}
-    found["total"] = np.array(group.total([1.0, group.rank]))
-    found["gathered"] = group.gather(np.float32([group.rank, 7]))
+    rank = group.rank
+    found = {f"gradient{i}": g for i, g in enumerate(gradients(group, rank, group.size))}
+    found["total"] = np.array(group.total([1.0, rank]))
+    found["gathered"] = group.gather(np.float32([rank, 7]))
     train(still(folder), group)
     options = {"ema_decay": 0.9, "batch_size": 32, "save_every": 0, "look_every": 5}
     train(job_in(folder, name="whole", **options), group)
-    interrupt_in_epoch(job_in(folder, name="resumed", **options), 2, group)
-    train(job_in(folder, name="resumed", **options), group)
+    # Each process in a folder of its own, as on a machine of its own
+    apart = job_in(folder, name=f"resumed{rank}", **options)
+    interrupt_in_epoch(apart, 2, group)
+    found["resumed"] = trained_weights(apart, group)
+    unlike = job_in(folder, name=f"unlike{rank}", seed=rank, **options)
+    found["unlike"] = trained_weights(unlike, group)
     try:
         train(job_in(folder, name="unequal", batch_size=33), group)
     except Exception as error:
         found["error"] = np.array(str(error))
-    np.savez(folder / f"{group.rank}.npz", **found)
-    print(json.dumps({"rank": group.rank, "alone": isinstance(group, Alone)}))
+    np.savez(folder / f"{rank}.npz", **found)
+    print(json.dumps({"rank": rank, "alone": isinstance(group, Alone)}))
+
+
+def main() -> None:
+    """Take part in the launch."""
+    folder, watch = Path(sys.argv[1]), Watch(Place.from_environment())
+    watch.run(lambda: leave_findings(folder, join(watch, {}, MACHINE)))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 from stages.train.group import Alone, join
 from stages.train.loop import train
 from tests.conftest import ROOT, save_for_training, some_classes, some_samples
-from tests.launched import gradients, still
+from tests.launched import MACHINE, gradients, still
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="the CPU wheels for other systems have no gloo"
@@ -73,8 +73,21 @@ def test_batch_norm_statistics_are_the_mean_over_processes(launched, tmp_path):
 def test_training_of_several_processes_resumes_to_the_same_bytes(launched):
     assert "train: resuming after epoch 1, step 10/12" in (launched / "output").read_text()
     for name in ("model.safetensors", "model.json", "history.csv"):
-        whole, resumed = (launched / run / name for run in ("whole", "resumed"))
+        whole, resumed = (launched / run / name for run in ("whole", "resumed0"))
         assert whole.read_bytes() == resumed.read_bytes()
+
+
+def test_only_rank_0_writes_and_resumes(launched):
+    assert list((launched / "resumed1").iterdir()) == []
+    assert (launched / "output").read_text().count("train: resuming") == 1
+
+
+@pytest.mark.parametrize("training", ["resumed", "unlike"])
+def test_weights_are_the_same_in_all_processes(launched, training):
+    """Also where they began with others of their own, and where one of them alone could resume."""
+    first, second = (np.load(launched / f"{rank}.npz")[training] for rank in (0, 1))
+    assert first.any()
+    np.testing.assert_array_equal(first, second)
 
 
 def test_batch_that_cannot_be_shared_equally_is_refused(launched):
@@ -85,4 +98,4 @@ def test_batch_that_cannot_be_shared_equally_is_refused(launched):
 
 
 def test_process_that_nobody_launched_is_alone():
-    assert isinstance(join(), Alone)
+    assert isinstance(join(None, {}, MACHINE), Alone)

@@ -16,9 +16,12 @@ from pathlib import Path
 from cifar100.running.errors import PipelineError
 
 # Settings of threads, kernels and arithmetic that a shell may hold; the params decide these here.
+# The last lines: what a cluster's job leaves in a shell, which Paddle would take for its own.
 OVERRIDDEN = (
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NPY_", "FLAGS_"),
     *("ONEDNN_DEFAULT_FPMATH", "DNNL_DEFAULT_FPMATH", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
+    *("PADDLE_", "DISTRIBUTED_TRAINER_ENDPOINTS", "TRAINER_", "TRAINING_ROLE", "POD_IP"),
+    *("MASTER_ADDR", "MASTER_PORT", "COLLECTIVE_MASTER_IP"),
 )
 
 # glibc's malloc.h

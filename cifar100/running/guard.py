@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from cifar100.running.cpu import clear_environment
 from cifar100.running.errors import PipelineError
@@ -49,6 +49,8 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     except BaseException as error:
         # Paddle turns the KeyboardInterrupt of a backward pass into an error of its own
         interrupted = bool(received) or isinstance(error, KeyboardInterrupt)
+        if isinstance(error, PipelineError | SystemExit):  # the reason is known, or was told
+            interrupted = False
         message = "interrupted" if interrupted else _message(error)
         if message is not None:
             print(f"error: {name}: {message}", file=sys.stderr)
@@ -56,6 +58,16 @@ def run_command(name: str, main: Callable[[], None]) -> None:
         if message is None:
             raise
     sys.exit(130 if interrupted else 1)
+
+
+def end_now(name: str, message: str | None) -> NoReturn:
+    """End the process as a failure of `main` would, from any thread: for when `main` hangs."""
+    if message is not None:
+        print(f"error: {name}: {message}", file=sys.stderr, flush=True)
+    from cifar100.running.outputs import restore_outputs
+
+    restore_outputs(name)
+    os._exit(1)
 
 
 def _message(error: BaseException) -> str | None:

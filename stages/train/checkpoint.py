@@ -42,15 +42,23 @@ def training_digest(
     files are the deps of the stage train in the file `pipeline`, at any depth in those that are
     folders. Raises `PipelineError` if one of them is not there.
     """
-    libraries = [paddle.__version__, *map(version, LIBRARIES)]
-    settings = json.dumps([params.model_dump(), machine, processes, libraries])
-    digest = hashlib.sha256(settings.encode())
+    settings = json.dumps([training_facts(params, pipeline), machine, processes])
+    return hashlib.sha256(settings.encode()).hexdigest()[:16]
+
+
+def training_facts(params: TrainParameters, pipeline: Path) -> dict[str, str]:
+    """What a training depends on beside the machine, by name.
+
+    These are the values of params, versions of libraries, and SHA-256 digests of the deps of the
+    stage train in the file `pipeline`. Raises `PipelineError` if one of them is not there.
+    """
+    facts = {key: json.dumps(value) for key, value in params.model_dump().items()}
+    facts |= {"paddle": paddle.__version__, **{name: version(name) for name in LIBRARIES}}
     for name in sorted(read_mapping(pipeline)["stages"]["train"]["deps"]):
         for path in _files(pipeline.parent / name):
             inside = path.relative_to(pipeline.parent).as_posix()
-            digest.update(hashlib.sha256(inside.encode()).digest())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:16]
+            facts[inside] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return facts
 
 
 def _files(dep: Path) -> Iterator[Path]:

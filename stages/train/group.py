@@ -1,17 +1,21 @@
 """The processes that train one network together: one alone, or several through Paddle's groups."""
 
 import os
+from collections import Counter
 
 import numpy as np
 import paddle
 import paddle.distributed as dist
 from numpy.typing import NDArray
 
+from stages.train.rendezvous import Facts, Watch, check_interfaces, own_interface
+
 
 class Alone:
     """A training in one process: there is nobody to share with."""
 
     rank, size = 0, 1
+    description: dict[str, str | int] = {}  # noqa: RUF012
 
     def mean(self, tensors: list[paddle.Tensor]) -> None:
         """Replace each tensor by its mean over all processes, in place."""
@@ -31,12 +35,12 @@ class Alone:
 class Distributed:
     """One of several processes, each with its own GPU, or on CPUs with its own cores.
 
-    All of them must call the same methods in the same order.
+    All of them must call the same methods in the same order. description: how many there are, and
+    on which processors: a result depends on both.
     """
 
-    def __init__(self) -> None:
-        dist.init_parallel_env()
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+    def __init__(self, rank: int, size: int, description: dict[str, str | int]) -> None:
+        self.rank, self.size, self.description = rank, size, description
 
     def mean(self, tensors: list[paddle.Tensor]) -> None:
         """See `Alone`; one exchange for all tensors, which have to be of one number format."""
@@ -67,10 +71,36 @@ class Distributed:
 Group = Alone | Distributed
 
 
-def join() -> Group:
-    """The group of this process: `Alone`, or what `python -m paddle.distributed.launch` started.
+def join(watch: Watch | None, facts: Facts, machine: dict[str, str | int]) -> Group:
+    """`Alone` without a watch; else the group of all processes of the launch, once all are there.
 
-    The only place that reads from the environment how many processes there are. Tests run several
-    on one machine's CPU; several GPUs or machines were not at hand.
+    facts: what has to be the same in all processes, by name · machine: what computes here; device,
+    precision and library have to be the same. Sets what Paddle's groups read from the environment.
+    Raises `PipelineError` if a process does not come, or differs, or a network interface that the
+    user names is not there.
     """
-    return Distributed() if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1 else Alone()
+    if watch is None:
+        return Alone()
+    check_interfaces()
+    place = watch.place
+    host = place.endpoints[0].rpartition(":")[0]
+    same = {key: str(machine[key]) for key in ("device", "precision", "library")}
+    port, machines = watch.meet(facts | same, machine)
+    on_cpu = machine["device"] == "cpu"
+    interface = own_interface(place.endpoints[place.rank].rpartition(":")[0])
+    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
+        if interface is not None:  # gloo would take what the name of the host stands for
+            os.environ.setdefault(variable, interface)
+    os.environ |= {
+        "PADDLE_TRAINER_ID": str(place.rank),
+        "PADDLE_TRAINERS_NUM": str(place.size),
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(place.endpoints),
+        "PADDLE_CURRENT_ENDPOINT": place.endpoints[place.rank],
+        "PADDLE_MASTER": f"{host}:{port}",
+        "PADDLE_DISTRI_BACKEND": "gloo" if on_cpu else "nccl",
+        "FLAGS_selected_gpus": str(place.gpu),
+    }
+    dist.init_parallel_env()
+    kinds = Counter(f"{each['instruction_set']}, {each['threads']} threads" for each in machines)
+    described = "; ".join(f"{count} × {kind}" for kind, count in kinds.items())
+    return Distributed(place.rank, place.size, {"processes": place.size, "machines": described})

@@ -5,11 +5,15 @@ final checkpoint is kept until the stage evaluate starts: only then has DVC reco
 """
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cifar100.running import cpu
 from cifar100.running.outputs import CHECKPOINTS, check_writable, write_csv
 from cifar100.running.params import load
 from stages.train.params import TrainParameters
+
+if TYPE_CHECKING:
+    from stages.train.rendezvous import Watch
 
 PROCESSED = Path("data/processed")
 MODELS = Path("models")
@@ -17,15 +21,18 @@ REPORTS = Path("reports")
 PIPELINE = Path("dvc.yaml")
 
 
-def main() -> None:
-    """Write models/model.{safetensors,json}, summary.csv, reports/history.csv and timing.json."""
+def main(watch: "Watch | None" = None) -> None:
+    """With a watch: as one of several processes, of which the one with rank 0 prints and writes.
+
+    Write models/model.{safetensors,json}, summary.csv, reports/history.csv and timing.json.
+    """
     params = load(TrainParameters)
     threads = cpu.choose_threads(params.threads)
     cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     from cifar100.network.device import choose_device, choose_precision, describe, make_reproducible
     from cifar100.network.resnet import ResNet, ResNetConfig
-    from stages.train.checkpoint import reopen, training_digest
+    from stages.train.checkpoint import reopen, training_digest, training_facts
     from stages.train.group import join
     from stages.train.loop import Job, train
     from stages.train.summary import summarise
@@ -33,7 +40,8 @@ def main() -> None:
     device = choose_device(params.device)
     machine = describe(device, choose_precision(params.precision, device), threads)
     make_reproducible()
-    group = join()
+    group = join(watch, {} if watch is None else training_facts(params, PIPELINE), machine)
+    machine |= group.description
     digest = training_digest(params, machine, group.size, PIPELINE)
     checkpoint = CHECKPOINTS / f"{digest}.safetensors"
     if group.rank == 0:
