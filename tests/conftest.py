@@ -25,6 +25,10 @@ ROOT = Path(__file__).parent.parent
 
 cpu.prepare(threads=1)  # before any test imports Paddle
 
+import paddle  # noqa: E402
+
+paddle.set_device("cpu")  # also where there is a GPU
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--fast", action="store_true", help="skip tests that start another process")

@@ -1,3 +1,4 @@
+import json
 import os
 import re
 import shutil
@@ -8,7 +9,7 @@ import paddle
 import pytest
 
 from cifar100.network import device, onednn
-from cifar100.network.device import choose_device, choose_precision
+from cifar100.network.device import choose_device, choose_precision, gpu_flags
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
 from tests.conftest import ROOT
@@ -43,6 +44,8 @@ def test_variables_that_change_threads_or_arithmetic_are_replaced(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     assert os.environ["HOME"] == "/"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # of cuBLAS' two reproducible ones
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert not {"OMP_PROC_BIND", "MKL_CBWR"} & set(os.environ)
 
 
@@ -146,3 +149,41 @@ def test_gpu_without_a_gpu_build_is_refused():
     assert choose_device("auto") == choose_device("cpu") == "cpu"
     with pytest.raises(PipelineError, match=r"device: gpu was asked for, .* PADDLE=gpu"):
         choose_device("gpu")
+
+
+def test_gpu_computes_reproducibly_and_only_float16_by_the_batch_norm_that_is_inexact_for_others():
+    persistent = "FLAGS_cudnn_batchnorm_spatial_persistent"
+    for precision in ("float32", "bfloat16", "float16"):
+        flags = gpu_flags(precision)
+        assert flags["FLAGS_cudnn_deterministic"] is True
+        assert flags["FLAGS_cudnn_exhaustive_search"] is False
+        assert flags[persistent] == (precision == "float16")
+
+
+def test_step_as_one_cuda_graph_is_refused_on_a_cpu(tmp_path):
+    assert start_training(tmp_path, device="cpu", cuda_graph="true") == (
+        "error: train: params.yaml: cuda_graph: true was asked for, but this training runs on a "
+        "CPU; give false"
+    )
+
+
+def computed_first(folder, module: str) -> list[str]:
+    """What a program computes before it chooses the CPU; where there is a GPU, that computes it."""
+    command = [sys.executable, "-m", "tests.first_device", module]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("module", ["stages.export.main", "stages.train.main"])
+def test_export_and_the_summary_of_a_training_touch_no_gpu(workspace, module):
+    assert computed_first(workspace.path, module) == []
+
+
+def test_summary_touches_no_gpu():
+    assert computed_first(ROOT, "tools.summary") == []
+
+
+def test_program_that_chooses_no_device_would_touch_a_gpu():
+    found = computed_first(ROOT, "tests.first_device")
+    assert found[0] == "full"
+    assert "to_tensor" in found
