@@ -1,6 +1,7 @@
 """Runs a stage or a tool and says what it computed before it chose the CPU: on a GPU that would be.
 
-`python -m tests.first_device MODULE` calls `MODULE.main`, and prints the names as JSON.
+`python -m tests.first_device MODULE` calls `MODULE.main`, and prints as JSON the names and how it
+ended: empty, or the message of a `PipelineError`.
 """
 
 import importlib
@@ -9,6 +10,7 @@ import sys
 from typing import Any
 
 from cifar100.running import cpu
+from cifar100.running.errors import PipelineError
 
 cpu.prepare(threads=1)
 
@@ -23,9 +25,10 @@ def main() -> None:
     paddle.ones([1])
 
 
-def computed_first(module: str) -> list[str]:
+def computed_first(module: str) -> tuple[list[str], str]:
     """The operators and uploads of `module.main` before it sets the device to the CPU."""
     found: list[str] = []
+    message = ""
     is_on_cpu = False
 
     def note(frame: Any, event: str, argument: Any) -> None:
@@ -45,12 +48,14 @@ def computed_first(module: str) -> list[str]:
     sys.setprofile(note)
     try:
         run()
+    except PipelineError as error:
+        message = str(error)
     finally:
         sys.setprofile(None)
     assert is_on_cpu
-    return found
+    return found, message
 
 
 if __name__ == "__main__":
-    found = computed_first(sys.argv[1])
-    print(json.dumps(found))
+    result = computed_first(sys.argv[1])
+    print(json.dumps(result))

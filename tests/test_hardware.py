@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import jinja2
 import paddle
 import pytest
 
@@ -167,23 +168,68 @@ def test_step_as_one_cuda_graph_is_refused_on_a_cpu(tmp_path):
     )
 
 
-def computed_first(folder, module: str) -> list[str]:
-    """What a program computes before it chooses the CPU; where there is a GPU, that computes it."""
+def computed_first(folder, module: str) -> list:
+    """What a program computes before it chooses the CPU, which a GPU would; and how it ends."""
     command = [sys.executable, "-m", "tests.first_device", module]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("module", ["stages.export.main", "stages.train.main"])
-def test_export_and_the_summary_of_a_training_touch_no_gpu(workspace, module):
-    assert computed_first(workspace.path, module) == []
+def test_export_touches_no_gpu(workspace):
+    assert computed_first(workspace.path, "stages.export.main") == [[], ""]
+
+
+def test_summary_of_a_training_touches_no_gpu(workspace):
+    """The training itself ends where it would begin, after the summary: it has no data."""
+    (workspace.path / "data/processed/train.npz").write_bytes(b"")
+    (workspace.path / "models/summary.csv").unlink()
+    found, message = computed_first(workspace.path, "stages.train.main")
+    assert found == []
+    assert message.startswith("data/processed/train.npz: ")
+    assert (workspace.path / "models/summary.csv").exists()
 
 
 def test_summary_touches_no_gpu():
-    assert computed_first(ROOT, "tools.summary") == []
+    assert computed_first(ROOT, "tools.summary") == [[], ""]
 
 
 def test_program_that_chooses_no_device_would_touch_a_gpu():
-    found = computed_first(ROOT, "tests.first_device")
+    found, _ = computed_first(ROOT, "tests.first_device")
     assert found[0] == "full"
     assert "to_tensor" in found
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        (
+            {"device": "gpu", "instruction_set": "NVIDIA A100", "library": "CUDA 12.6, cuDNN 9.5"}
+            | {"precision": "float16", "threads": 8, "processes": 2},
+            "Trained in float16 by CUDA 12.6, cuDNN 9.5 on 2 × NVIDIA A100.",
+        ),
+        (
+            {"device": "cpu", "instruction_set": "AVX2", "library": "oneDNN 3.6.2"}
+            | {"precision": "float32", "threads": 2, "processes": 1},
+            "Trained in float32 by oneDNN 3.6.2 on a CPU with AVX2, in 1 process of 2 threads.",
+        ),
+        (
+            {"device": "cpu", "instruction_set": "", "library": "Paddle's own layers, because …"}
+            | {"precision": "float32", "threads": 1, "processes": 2},
+            "Trained in float32 by Paddle's own layers, because … on a CPU, in 2 processes of 1 "
+            "thread.",
+        ),
+    ],
+)
+def test_card_says_what_the_network_was_trained_on(training, sentence):
+    card = (ROOT / "stages/export/model_card.md.j2").read_text(encoding="utf-8")
+    (line,) = (line for line in card.splitlines() if line.startswith("Trained in"))
+    assert jinja2.Template(line).render(training=training) == sentence
+
+
+def test_card_of_a_run_says_what_it_was_trained_on(finished):
+    training = json.loads(finished.read("models/model.json"))["training"]
+    timing = json.loads(finished.read("reports/timing.json"))
+    keys = ("device", "precision", "threads", "instruction_set", "library", "processes")
+    assert {key: training[key] for key in keys} == {key: timing[key] for key in keys}
+    expected = f"Trained in {training['precision']} by {training['library']} on a CPU"
+    assert expected in finished.read("models/README.md").decode()

@@ -233,11 +233,10 @@ def copies(setup: Setup) -> Row:
     step = steps_of(setup, setup.batches[0], **ALL_KINDS)
     for _ in range(WARM_UP):
         step()
-    with profiler.Profiler() as profile:
+    path = setup.folder / "trace.json"
+    with profiler.Profiler(on_trace_ready=lambda profile: profile.export(str(path))):
         for _ in range(setup.steps):
             step()
-    path = setup.folder / "trace.json"
-    profile.export(str(path))
     copied, waited = count_in_trace(path.read_text(encoding="utf-8", errors="replace"))
     return Row(
         "copies between host and GPU, waits",
