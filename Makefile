@@ -28,7 +28,7 @@ COMPILE := --quiet --no-header --universal --generate-hashes --fork-strategy few
 
 PIP := python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help setup repro demo lr-range compare plots test-fast test test-all lint format bench time-to-accuracy check-lock verify audit lock clean
+.PHONY: help setup repro demo lr-range compare plots test-fast test test-all lint format bench time-to-accuracy check-gpu check-lock verify audit lock clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -82,6 +82,9 @@ bench: $(VENV)/ready $(BENCH)/ready  ## measure the speed beside stock Paddle's 
 
 time-to-accuracy: $(VENV)/ready $(BENCH)/ready  ## train the default recipe, and a PyTorch one for the same time
 	python -m benchmarks.time_to_accuracy
+
+check-gpu: $(VENV)/ready  ## check a training on this machine's GPU; prints a table for an issue
+	@python -m tools.check_gpu
 
 check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
 	@python -m tools.check_lock

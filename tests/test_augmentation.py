@@ -1,9 +1,6 @@
 """Batches gathered on the device, against NumPy on whole images, and against plain pixels."""
 
-import sys
-
 import numpy as np
-import paddle
 import pytest
 
 from cifar100.dataset.samples import Samples
@@ -12,6 +9,7 @@ from stages.train.augmentation import Mix, draw_crops, draw_mix, source_position
 from stages.train.batches import Batch, DeviceImages, EpochPlan
 from stages.train.group import Alone
 from stages.train.params import TrainParameters
+from tests.stops import stops
 
 PLAIN = load(TrainParameters).replace(
     batch_size=8, seed=0, crop_padding=0, flip=False, mixup=0.0, cutmix=0.0
@@ -84,20 +82,19 @@ def expected_batches(samples, params, epoch):
             yield apply_mix(images, mix), labels, labels[mix.partner], mix.weight
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
+@pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize(
     "changes",
     [
         {"crop_padding": 4, "flip": True},
         {"crop_padding": 0, "flip": True},
-        {"crop_padding": 16, "flip": False, "batch_size": 12},
+        {"crop_padding": 16, "flip": False, "batch_size": 6},
         {"crop_padding": 4, "flip": True, "cutmix": 0.7},
         {"crop_padding": 4, "flip": True, "mixup": 0.5, "cutmix": 0.5},
     ],
 )
 def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samples, changes, size):
-    """Where images are blended, up to the rounding of float32."""
-    params = PLAIN.replace(seed=3, **changes)
+    params = PLAIN.replace(**({"seed": 3, "batch_size": 12} | changes))
     parts = [batches(samples, params, 2, rank, size) for rank in range(size)]
     expected = list(expected_batches(samples, params, 2))
     assert len(parts[0]) == len(expected) == 40 // params.batch_size
@@ -107,7 +104,7 @@ def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samp
         images = images.transpose(0, 2, 3, 1)
         joined = np.concatenate([part.images.numpy() for part in found])
         assert joined.dtype == images.dtype
-        np.testing.assert_allclose(joined, images, rtol=0, atol=0 if images.dtype == "u1" else 1e-4)
+        np.testing.assert_array_equal(joined, images)
         np.testing.assert_array_equal(np.concatenate([p.labels.numpy() for p in found]), labels)
         assert {part.weight for part in found} == {weight}
         if mixed_labels is None:
@@ -195,30 +192,9 @@ def test_an_incomplete_batch_is_left_out(samples):
     assert [batch.labels.size for batch in found] == [16, 16]
 
 
-def uploads(function) -> list[str]:
-    """Which calls within `function` wait for the device, or copy between it and the host."""
-    forbidden = {"to_tensor", "numpy", "item", "tolist", "cpu", "cuda", "__array__", "__bool__"}
-    forbidden |= {"_copy_to", "_getitem_from_offset", "get_tensor", "nonzero", "masked_select"}
-    found = []
-
-    def note(frame, event, argument):
-        name = argument.__name__ if event == "c_call" else frame.f_code.co_name
-        if event in ("call", "c_call") and name in forbidden:
-            found.append(name)
-
-    sys.setprofile(note)
-    try:
-        function()
-    finally:
-        sys.setprofile(None)
-    return found
-
-
 def test_batches_wait_for_nothing_and_upload_nothing(samples):
     """A stop per step would leave a GPU idle; on a CPU the same calls can be seen."""
     params = PLAIN.replace(batch_size=2, crop_padding=4, flip=True, mixup=0.4, cutmix=0.4)
     plan = EpochPlan(DeviceImages(samples), params, 0, Alone())
     assert {mix and mix.box is None for mix in plan.mixes} == {None, True, False}
-    assert uploads(lambda: [plan.batch(step) for step in range(20)]) == []
-    assert uploads(lambda: float(paddle.ones([1]))) != []
-    assert uploads(lambda: paddle.to_tensor([1.0])) != []
+    assert stops(lambda: [plan.batch(step) for step in range(20)]) == []

@@ -1,14 +1,16 @@
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 
+import jinja2
 import paddle
 import pytest
 
 from cifar100.network import device, onednn
-from cifar100.network.device import choose_device, choose_precision
+from cifar100.network.device import choose_device, choose_precision, gpu_flags
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
 from tests.conftest import ROOT
@@ -43,6 +45,8 @@ def test_variables_that_change_threads_or_arithmetic_are_replaced(monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == os.environ["MKL_NUM_THREADS"] == "1"
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     assert os.environ["HOME"] == "/"
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # of cuBLAS' two reproducible ones
+    assert os.environ["NVIDIA_TF32_OVERRIDE"] == "0"
     assert not {"OMP_PROC_BIND", "MKL_CBWR"} & set(os.environ)
 
 
@@ -146,3 +150,86 @@ def test_gpu_without_a_gpu_build_is_refused():
     assert choose_device("auto") == choose_device("cpu") == "cpu"
     with pytest.raises(PipelineError, match=r"device: gpu was asked for, .* PADDLE=gpu"):
         choose_device("gpu")
+
+
+def test_gpu_computes_reproducibly_and_only_float16_by_the_batch_norm_that_is_inexact_for_others():
+    persistent = "FLAGS_cudnn_batchnorm_spatial_persistent"
+    for precision in ("float32", "bfloat16", "float16"):
+        flags = gpu_flags(precision)
+        assert flags["FLAGS_cudnn_deterministic"] is True
+        assert flags["FLAGS_cudnn_exhaustive_search"] is False
+        assert flags[persistent] == (precision == "float16")
+
+
+def test_step_as_one_cuda_graph_is_refused_on_a_cpu(tmp_path):
+    assert start_training(tmp_path, device="cpu", cuda_graph="true") == (
+        "error: train: params.yaml: cuda_graph: true was asked for, but this training runs on a "
+        "CPU; give false"
+    )
+
+
+def computed_first(folder, module: str) -> list:
+    """What a program computes before it chooses the CPU, which a GPU would; and how it ends."""
+    command = [sys.executable, "-m", "tests.first_device", module]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_export_touches_no_gpu(workspace):
+    assert computed_first(workspace.path, "stages.export.main") == [[], ""]
+
+
+def test_summary_of_a_training_touches_no_gpu(workspace):
+    """The training itself ends where it would begin, after the summary: it has no data."""
+    (workspace.path / "data/processed/train.npz").write_bytes(b"")
+    (workspace.path / "models/summary.csv").unlink()
+    found, message = computed_first(workspace.path, "stages.train.main")
+    assert found == []
+    assert message.startswith("data/processed/train.npz: ")
+    assert (workspace.path / "models/summary.csv").exists()
+
+
+def test_summary_touches_no_gpu():
+    assert computed_first(ROOT, "tools.summary") == [[], ""]
+
+
+def test_program_that_chooses_no_device_would_touch_a_gpu():
+    found, _ = computed_first(ROOT, "tests.first_device")
+    assert found[0] == "full"
+    assert "to_tensor" in found
+
+
+@pytest.mark.parametrize(
+    ("training", "sentence"),
+    [
+        (
+            {"device": "gpu", "instruction_set": "NVIDIA A100", "library": "CUDA 12.6, cuDNN 9.5"}
+            | {"precision": "float16", "threads": 8, "processes": 2},
+            "Trained in float16 by CUDA 12.6, cuDNN 9.5 on 2 × NVIDIA A100.",
+        ),
+        (
+            {"device": "cpu", "instruction_set": "AVX2", "library": "oneDNN 3.6.2"}
+            | {"precision": "float32", "threads": 2, "processes": 1},
+            "Trained in float32 by oneDNN 3.6.2 on a CPU with AVX2, in 1 process of 2 threads.",
+        ),
+        (
+            {"device": "cpu", "instruction_set": "", "library": "Paddle's own layers, because …"}
+            | {"precision": "float32", "threads": 1, "processes": 2},
+            "Trained in float32 by Paddle's own layers, because … on a CPU, in 2 processes of 1 "
+            "thread.",
+        ),
+    ],
+)
+def test_card_says_what_the_network_was_trained_on(training, sentence):
+    card = (ROOT / "stages/export/model_card.md.j2").read_text(encoding="utf-8")
+    (line,) = (line for line in card.splitlines() if line.startswith("Trained in"))
+    assert jinja2.Template(line).render(training=training) == sentence
+
+
+def test_card_of_a_run_says_what_it_was_trained_on(finished):
+    training = json.loads(finished.read("models/model.json"))["training"]
+    timing = json.loads(finished.read("reports/timing.json"))
+    keys = ("device", "precision", "threads", "instruction_set", "library", "processes")
+    assert {key: training[key] for key in keys} == {key: timing[key] for key in keys}
+    expected = f"Trained in {training['precision']} by {training['library']} on a CPU"
+    assert expected in finished.read("models/README.md").decode()

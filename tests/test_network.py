@@ -139,6 +139,42 @@ def test_images_may_be_float_and_lie_in_any_order_in_memory():
     assert all(weight.grad is not None for weight in weights_of(network))
 
 
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_channels_of_zeros_change_neither_logits_nor_gradients(stem):
+    """What tensor cores get: 8 channels in the place of 3. The weights keep their shape."""
+    network, images = some_network(ResNetConfig(20, 4, stem)), some_images(4)
+    x = normalise(images, network.mean, network.std)
+    network.train()
+    found = []
+    for padded in (False, True):
+        features = network.plain_features(x, padded)
+        (features * features).sum().backward()
+        gradient = network.stem[0].weight.grad
+        assert gradient.shape == network.stem[0].weight.shape
+        found.append((features.numpy(), gradient.numpy()))
+        network.clear_gradients()
+    for plain, padded in zip(*found, strict=True):
+        np.testing.assert_allclose(padded, plain, rtol=1e-3, atol=1e-4 * np.abs(plain).max())
+
+
+def test_batch_norm_is_fused_at_the_ends_of_the_blocks_and_only_in_training():
+    """The operator itself is for GPUs: Paddle knows it, with these arguments, and has no kernel."""
+    network, images = some_network(SMALL), some_images(2)
+    before = logits_of(network, images)
+    network.fuse_batch_norm()
+    np.testing.assert_array_equal(logits_of(network, images), before)
+    fused = [layer for layer in network.sublayers() if getattr(layer, "fused", False)]
+    assert fused == [block.last_norm for group in network.groups for block in group]
+    network.train()
+    with pytest.raises(RuntimeError, match=r"fused_bn_add_activation.* not registered"):
+        network.plain_features(normalise(images, network.mean, network.std), padded=False)
+
+
+def test_float16_is_refused_on_a_cpu():
+    with pytest.raises(ValueError, match=r"^float16 is for GPUs, and this network is on a CPU$"):
+        ResNet(SMALL).set_precision("float16")
+
+
 @on_both
 def test_gradients_of_two_batches_add_up_until_they_are_cleared():
     network = build_resnet(SMALL, 0, MEAN, STD)

@@ -168,3 +168,16 @@ def test_plain_layers_are_used_within_and_the_engine_after():
         network(images)
     assert used == [1]
     hook.remove()
+
+
+def test_gradient_may_lie_in_any_order_in_memory():
+    """What follows the trunk may hand back a gradient of which the axes were swapped."""
+    network, images = some_network(ResNetConfig(20, 2)), some_images(3, 8, 8).astype("float32")
+    weight = paddle.to_tensor(np.random.default_rng(0).normal(size=(3, 8, 2, 2)).astype("float32"))
+    gradients = []
+    for features in (network.features, lambda x: network.plain_features(x, padded=False)):
+        network.train()
+        (features(images / 255).transpose([0, 3, 1, 2]) * weight).sum().backward()
+        gradients.append([w.grad.numpy() for w in weights_of(network.groups)])
+        network.clear_gradients()
+    assert error(flat(gradients[0]), flat(gradients[1])) < 1e-4

@@ -58,7 +58,7 @@ def measure(
     from stages.train.state import TrainingState
     from stages.train.step import train_step
 
-    params = params.replace(mixup=0.0, cutmix=0.0, ema_decay=0.0)
+    params = params.replace(mixup=0.0, cutmix=0.0, ema_decay=0.0, cuda_graph=False)
     state = TrainingState.initial(params, data, device, precision, Alone())
     state.network.train()
     batches = endless_batches(DeviceImages(data), params)
@@ -127,7 +127,7 @@ def main() -> None:
 
     device = choose_device(params.device)
     precision = choose_precision(params.precision, device)
-    make_reproducible()
+    make_reproducible(precision)
     table = measure(params, load_split(TRAIN), options.steps, device, precision)
     write_table(LR_RANGE, table, OUTPUT)
     lowest, peak = suggest(table)

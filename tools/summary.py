@@ -2,6 +2,7 @@
 
 import argparse
 
+import paddle
 import pandas as pd
 
 from cifar100.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
@@ -22,6 +23,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.width < 1:
         parser.error("argument --width: expected a whole number of at least 1")
+    paddle.set_device("cpu")  # no GPU is needed, and it may be another one's
     print(to_text(summarise(ResNet(ResNetConfig(options.depth, options.width, options.stem)))))
 
 

@@ -11,6 +11,13 @@ def gpu_count() -> int:
     return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
 
 
+def why_no_gpu() -> str:
+    """Why `gpu_count` is 0."""
+    if paddle.is_compiled_with_cuda():
+        return "Paddle finds no GPU"
+    return "this Paddle is built for the CPU (`make setup PADDLE=gpu` installs the other)"
+
+
 def gpu_precisions() -> set[str]:
     """The precisions that the GPU computes in."""
     is_supported = {
@@ -25,12 +32,9 @@ def choose_device(wanted: str) -> str:
     """`auto`, `cpu` or `gpu` to `cpu` or `gpu`; `PipelineError` if there is no GPU to use."""
     gpus = gpu_count()
     if wanted == "gpu" and gpus == 0:
-        reason = (
-            "Paddle finds no GPU"
-            if paddle.is_compiled_with_cuda()
-            else "this Paddle is built for the CPU (`make setup PADDLE=gpu` installs the other)"
+        raise PipelineError(
+            f"params.yaml: device: gpu was asked for, but {why_no_gpu()}; or give auto"
         )
-        raise PipelineError(f"params.yaml: device: gpu was asked for, but {reason}; or give auto")
     return "gpu" if gpus and wanted != "cpu" else "cpu"
 
 
@@ -80,9 +84,20 @@ def describe(device: str, precision: str, threads: int) -> dict[str, str | int]:
     }
 
 
-def make_reproducible() -> None:
-    """Have cuDNN choose deterministic algorithms; the CPU's are."""
+def gpu_flags(precision: str) -> dict[str, bool]:
+    """Flags of Paddle for a GPU that computes in this precision.
+
+    Deterministic algorithms of cuDNN. For float16 also the batch norm that takes maps (N, H, W, C)
+    as they are: other precisions are transposed to (N, C, H, W), for which it is inexact.
+    """
+    return {
+        "FLAGS_cudnn_deterministic": True,
+        "FLAGS_cudnn_exhaustive_search": False,
+        "FLAGS_cudnn_batchnorm_spatial_persistent": precision == "float16",
+    }
+
+
+def make_reproducible(precision: str = "float32") -> None:
+    """Set the flags for this precision, before the first tensor; CPUs need none."""
     if paddle.is_compiled_with_cuda():
-        paddle.set_flags(
-            {"FLAGS_cudnn_deterministic": True, "FLAGS_cudnn_exhaustive_search": False}
-        )
+        paddle.set_flags(gpu_flags(precision))

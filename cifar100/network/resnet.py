@@ -150,15 +150,23 @@ class ResNet(nn.Layer):
 
     def features(self, x: paddle.Tensor) -> paddle.Tensor:
         """The maps (N, H', W', C) of the last block, from normalised images (N, H, W, 3)."""
-        if self.engine is None or not x.place.is_cpu_place():
-            half = self.precision != "float32"
+        on_cpu, half = x.place.is_cpu_place(), self.precision != "float32"
+        if self.engine is None or not on_cpu:
             with paddle.amp.auto_cast(half, dtype=self.precision if half else "float16"):
-                return self.groups(self.stem(x)).astype("float32")
+                return self.plain_features(x, padded=half and not on_cpu)
         if not self.engine.parts:
             self.engine.attach(self)
         if self.training:
             return self.engine.forward(x, self.precision)
         return self.engine.infer(x, self.precision)
+
+    def plain_features(self, x: paddle.Tensor, padded: bool) -> paddle.Tensor:
+        """The same by Paddle's own layers; `padded`: as tensor cores take the images."""
+        convolution, *others = self.stem
+        x = convolution.forward_padded(x) if padded else convolution(x)
+        for layer in others:
+            x = layer(x)
+        return self.groups(x).astype("float32")
 
     def eval(self) -> None:
         """Switch to evaluation mode, with the parameters as they are now."""
@@ -167,10 +175,21 @@ class ResNet(nn.Layer):
             self.engine.refold()
 
     def set_precision(self, precision: str) -> None:
-        """Compute the convolutions in float32, bfloat16 or float16 from now on."""
+        """Compute the convolutions in float32, bfloat16 or float16 from now on.
+
+        Raises `ValueError` for any other, and for float16 while the network is on a CPU.
+        """
         if precision not in ("float32", "bfloat16", "float16"):
             raise ValueError(f"there is no precision {precision}")
+        if precision == "float16" and self.mean.place.is_cpu_place():
+            raise ValueError("float16 is for GPUs, and this network is on a CPU")
         self.precision = precision
+
+    def fuse_batch_norm(self) -> None:
+        """Have the ends of the blocks trained by a fused operator from now on: see `BatchNorm`."""
+        for layer in self.sublayers():
+            if isinstance(layer, BasicBlock | BottleneckBlock):
+                layer.last_norm.fused = True
 
 
 @contextmanager

@@ -71,6 +71,9 @@ def prepare(threads: int) -> None:
     """Import Paddle for `threads` threads, whatever the environment of the caller holds."""
     clear_environment()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
+    # NVIDIA's libraries read these when they are loaded: sums in one order, and float32 as it is
+    # in the place of TF32. On a CPU nothing reads them.
+    os.environ["CUBLAS_WORKSPACE_CONFIG"], os.environ["NVIDIA_TF32_OVERRIDE"] = ":4096:8", "0"
     os.environ.setdefault("GLOG_minloglevel", "2")
     # Paddle warns of a missing ccache and the like: nothing that a user of this pipeline can act
     # on. The variable is for child processes.

@@ -42,13 +42,14 @@ class Batch:
     """One process's share of a step.
 
     images: (B, S, S, 3) on the scale 0 to 255, uint8, or float32 where they are blended · labels:
-    (B,) · mixed_labels: (B,), or None · weight: of `labels`; the rest is that of `mixed_labels`.
+    (B,) · mixed_labels: (B,), or None · weight: of `labels`, () where it is a tensor; the rest is
+    that of `mixed_labels`.
     """
 
     images: paddle.Tensor
     labels: paddle.Tensor
     mixed_labels: paddle.Tensor | None = None
-    weight: float = 1.0
+    weight: float | paddle.Tensor = 1.0
 
 
 class EpochPlan:

@@ -87,7 +87,7 @@ def train(job: Job, group: Group) -> None:
             print(epoch_line(params, row, speed, state.seconds), flush=True)
 
     if group.rank == 0:
-        write_results(job, state, val, len(images))
+        write_results(job, state, val, len(images), group.size)
         mark_finished(job.checkpoint)
 
 
@@ -122,14 +122,19 @@ def write_history(job: Job, state: TrainingState) -> None:
     write_csv(job.reports / "history.csv", pd.DataFrame(state.history))
 
 
-def write_results(job: Job, state: TrainingState, val: DeviceImages, images: int) -> None:
-    """Write the network, its description, the history and the times of a training that is done."""
+def write_results(
+    job: Job, state: TrainingState, val: DeviceImages, images: int, processes: int
+) -> None:
+    """Write the network, its description, the history and the times of a training that is done.
+
+    On GPUs there is one for each process.
+    """
     network, params, seconds = state.result, job.params, state.seconds
     network.set_precision("float32")  # in which it is scored: its temperature has to suit that
     temperature = calibrated_temperature(network, val)
     classes = asdict(load_classes(job.processed / "classes.json"))
-    described = {k: v for k, v in job.machine.items() if k != "library"}
-    training: dict[str, Any] = {"images": images, "validation_images": len(val), **described}
+    machine = job.machine | {"processes": processes}
+    training: dict[str, Any] = {"images": images, "validation_images": len(val), **machine}
     save_weights(job.models / "model.safetensors", network)
     save_description(
         job.models / "model.json",
@@ -144,6 +149,6 @@ def write_results(job: Job, state: TrainingState, val: DeviceImages, images: int
         "train_seconds": round(seconds),
         "images_per_second": round(shown / seconds, 1),
         "epoch_seconds": [round(second, 1) for second in state.epoch_seconds],
-        **job.machine,
+        **machine,
     }
     write_text(job.reports / "timing.json", json.dumps(timing, indent=1) + "\n")

@@ -30,18 +30,25 @@ def main(watch: "Watch | None" = None) -> None:
     threads = cpu.choose_threads(params.threads)
     cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    import paddle
+
     from cifar100.network.device import choose_device, choose_precision, describe, make_reproducible
     from cifar100.network.resnet import ResNet, ResNetConfig
     from stages.train.checkpoint import reopen, training_digest, training_facts
+    from stages.train.cuda_graph import check_possible
     from stages.train.group import join
     from stages.train.loop import Job, train
     from stages.train.summary import summarise
 
     device = choose_device(params.device)
-    machine = describe(device, choose_precision(params.precision, device), threads)
-    make_reproducible()
+    precision = choose_precision(params.precision, device)
+    machine = describe(device, precision, threads)
+    make_reproducible(precision)
     group = join(watch, {} if watch is None else training_facts(params, PIPELINE), machine)
     machine |= group.description
+    if params.cuda_graph:
+        check_possible(device, precision, group.size)
+    paddle.set_device("cpu")  # the summary needs no GPU; `train` takes the one of this process
     digest = training_digest(params, machine, group.size, PIPELINE)
     checkpoint = CHECKPOINTS / f"{digest}.safetensors"
     if group.rank == 0:

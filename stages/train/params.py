@@ -58,6 +58,7 @@ class TrainParameters(StageParameters):
     device: Literal["auto", "cpu", "gpu"]
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)]
     precision: Literal["auto", "float32", "bfloat16", "float16"]
+    cuda_graph: bool
 
     @model_validator(mode="after")
     def _check_together(self) -> "TrainParameters":

@@ -9,6 +9,7 @@ import paddle
 from cifar100.dataset.samples import Samples
 from cifar100.network.resnet import ResNet, statistics_of, weights_of
 from cifar100.running.errors import PipelineError
+from stages.train.cuda_graph import Graphs, record
 from stages.train.group import Group
 from stages.train.initialisation import copy_of, initial_network, make_optimizer
 from stages.train.params import TrainParameters
@@ -23,7 +24,8 @@ Row = dict[str, float]
 class TrainingState:
     """A network in training, and how far it has come.
 
-    averaged: the moving average of the weights, if wanted · steps: of an epoch · epoch: epochs done
+    averaged: the moving average of the weights, if wanted · graphs: what replays steps on a GPU, if
+    wanted · steps: of an epoch · epoch: epochs done
     · step: steps done in the epoch under way · sums: (2,), of the loss and of the correct
     predictions over these steps and this process · history and epoch_seconds: of the epochs done, a
     row of scores, and the seconds from the start of the training to the epoch's end · earlier: the
@@ -34,6 +36,7 @@ class TrainingState:
     network: ResNet
     optimizer: paddle.optimizer.Momentum
     averaged: ResNet | None
+    graphs: Graphs | None
     loss_scale: int
     steps: int
     epoch: int = 0
@@ -74,9 +77,14 @@ class TrainingState:
                 if device != "cpu":
                     each.to(device)
                 each.set_precision(precision)
+        graphs = None
+        if params.cuda_graph:
+            graphs = Graphs(record)
+            network.fuse_batch_norm()
         loss_scale = FLOAT16_SCALE if precision == "float16" else 1
         optimizer = make_optimizer(network, params, loss_scale)
-        return cls(params, network, optimizer, averaged, loss_scale, len(data) // params.batch_size)
+        steps = len(data) // params.batch_size
+        return cls(params, network, optimizer, averaged, graphs, loss_scale, steps)
 
     @property
     def progress(self) -> float:

@@ -16,21 +16,38 @@ def train_step(
     """Update the weights once at the learning rate `lr`; the network is in training mode.
 
     Returns the mean loss and the number of correct predictions, of this process's share of the
-    batch and still on the device.
+    batch and still on the device, until the next step.
+    """
+    size = image_size(state.params, state.epoch)
+    state.optimizer.set_lr(lr / state.loss_scale)
+    if state.graphs is None:
+        loss, correct = update_weights(state, batch, size, group)
+    else:
+        loss, correct = state.graphs.run(
+            lambda given: update_weights(state, given, size, group), batch, size
+        )
+    if state.averaged is not None:
+        update_average(state)
+    return loss, correct
+
+
+def update_weights(
+    state: TrainingState, batch: Batch, size: int, group: Group
+) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Forward, backward and update, on images of this size; the results of `train_step`.
+
+    All that differs between two steps is in the batch and in the optimizer's learning rate.
     """
     smoothing = state.params.label_smoothing
-    logits = state.network(batch.images, image_size(state.params, state.epoch))
+    logits = state.network(batch.images, size)
     loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
     if batch.mixed_labels is not None:
         mixed = F.cross_entropy(logits, batch.mixed_labels, label_smoothing=smoothing)
         loss = batch.weight * loss + (1 - batch.weight) * mixed
     (state.loss_scale * loss).backward()
     group.mean([weight.grad for weight in state.weights])
-    state.optimizer.set_lr(lr / state.loss_scale)
     state.optimizer.step()
     state.optimizer.clear_grad(set_to_zero=False)
-    if state.averaged is not None:
-        update_average(state)
     return loss.detach(), (logits.detach().argmax(1) == batch.labels).sum()
 
 
