@@ -62,7 +62,7 @@ compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="m
 
 plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make plots REV="main exp-a"
 	@python -m tools.restore --quiet
-	@python -m tools.plots dvc_plots/template.html
+	@python -m tools.plots dvc_plots/template.html $(REV)
 	@python -m dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
 test-fast: $(VENV)/ready-dev  ## run the tests that start no other process, in two or three minutes

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
-from tools.repository import differences, git
+from tools.repository import differences, git, is_shallow
 
 LOCK = "dvc.lock"
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -84,7 +84,7 @@ def check_lock_is_of(clone: Path, base: str, stages: dict[str, list[str]]) -> No
 def another_content(base: str) -> str:
     """Words for a lock that does not fit the commit that it seems to be made from."""
     words = f"another content than in {base[:7]}"
-    if git("rev-parse", "--is-shallow-repository") == "true":
+    if is_shallow():
         words += ", the first commit of this shallow clone; `git fetch --unshallow` gets the others"
     return words
 

@@ -85,6 +85,14 @@ def is_in_git(folder: Path = Path()) -> bool:
     return _root(folder) is not None
 
 
+def is_shallow() -> bool:
+    """Whether Git says that this clone lacks earlier commits."""
+    try:
+        return git("rev-parse", "--is-shallow-repository") == "true"
+    except PipelineError:
+        return False
+
+
 def _root(folder: Path) -> Path | None:
     """The nearest folder with something named .git: a folder, or a file in a worktree."""
     places = [folder.resolve(), *folder.resolve().parents]
@@ -155,7 +163,6 @@ def prepare(folder: Path = Path()) -> None:
     configuration = Config(str(folder / ".dvc"), validate=False)
     without = configuration.load_one("local")["core"].get("no_scm")
     if is_in_git(folder):
-        git("rev-parse", "--git-dir", folder=folder)  # says why Git does not answer, if so
         if without:
             with configuration.edit("local") as content:
                 del content["core"]["no_scm"]

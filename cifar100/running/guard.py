@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cifar100.running.errors import PipelineError, ending_in_words
@@ -25,6 +26,7 @@ SECONDS_BETWEEN_REQUESTS = 1.0  # to end: one of them may come from several send
 SECONDS_TO_END = 10.0  # that a stage may take from the request to end until it is killed
 OLDEST_PYTHON = (3, 10)
 OWN_PACKAGES = ("cifar100", "stages", "tools", "benchmarks")
+FOLDERS = (Path("data"), Path("models"), Path("reports"))
 INTERRUPTED = 130  # the exit code, as of a shell
 
 
@@ -40,6 +42,7 @@ def run_stage(name: str, module: str) -> None:
     def main() -> None:
         if sys.version_info < OLDEST_PYTHON:
             raise PipelineError(f"Python 3.10 to 3.13 is needed, this is {_this_python()}")
+        _refuse_links()
         from cifar100.running.cpu import clear_environment
 
         clear_environment()  # before NumPy is imported
@@ -69,6 +72,20 @@ def run_stage(name: str, module: str) -> None:
             if code:
                 _put_back(name)
                 sys.exit(code)
+
+
+def _refuse_links() -> None:
+    """Raise `PipelineError` for a folder of outputs that DVC would refuse, after all the work."""
+    if "DVC_ROOT" not in os.environ:
+        return
+    for folder in FOLDERS:
+        for place in [folder, *folder.glob("*")]:
+            if place.is_symlink() and place.is_dir():
+                raise PipelineError(
+                    f"{place} is a link to {os.readlink(place)}, and DVC refuses outputs outside "
+                    "of the repository; make it a folder, and move what takes the room, DVC's cache: "
+                    "`dvc cache dir --local /other/disk/cache`"
+                )
 
 
 def run_command(name: str, main: Callable[[], None]) -> None:

@@ -15,7 +15,7 @@ from cifar100.results.predictions import Predictions, load_predictions
 from cifar100.results.tables import HISTORY, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from stages.evaluate.metrics import scores_per_image
-from tools.repository import git
+from tools.repository import git, is_shallow
 
 WORKSPACE = "workspace"  # the files as they are now
 
@@ -80,8 +80,7 @@ def _read(revision: str, path: str) -> bytes:
         with Repo() as repo, switch(repo, revision):
             content: bytes = repo.dvcfs.read_bytes(path)
     except SCMError:
-        shallow = git("rev-parse", "--is-shallow-repository") == "true"
-        hint = "; this clone is shallow, `git fetch --unshallow` gets the rest" if shallow else ""
+        hint = "; `git fetch --unshallow` gets what this clone lacks" if is_shallow() else ""
         raise PipelineError(
             f"{revision}: no such revision; `dvc exp show` and `git branch` list them{hint}"
         ) from None
