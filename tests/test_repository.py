@@ -1,4 +1,4 @@
-"""Wherever people keep a repository, and however they got it: it works, or one line says why not."""
+"""Wherever people keep a repository, and however they got it, it works, or one line says why."""
 
 import os
 import shutil
@@ -164,9 +164,8 @@ def test_folder_that_no_commit_has_is_one_line(unrun, tmp_path):
     shutil.copytree(unrun.path, larger.path / "new", ignore=shutil.ignore_patterns(".git"))
     larger.run("git", "init", "--quiet")
     target = str(tmp_path / "target")
-    assert "error: repository: Git refused: " in tool(
-        larger.path / "new", "repository", target, ok=False
-    )
+    output = tool(larger.path / "new", "repository", target, ok=False)
+    assert "error: repository: Git refused: " in output
     settings = ["-c", "user.name=Test", "-c", "user.email=test@example.org"]
     larger.run("git", *settings, "commit", "--quiet", "--allow-empty", "--message", "Empty")
     output = tool(larger.path / "new", "repository", target, ok=False)
@@ -220,17 +219,13 @@ def test_checkout_that_cannot_be_written_is_one_line(unrun, tmp_path):
     assert len(line.splitlines()) == 1
     setup = f"{script} cd '{project}' && exec sh tools/environment.sh .venv python3"
     line = place.run(*namespace, setup, ok=False)
-    assert (
-        line
-        == "error: setup: this folder cannot be written; clone the repository to one that can\n"
-    )
+    assert line.startswith("error: setup: this folder cannot be written; ")
+    assert len(line.splitlines()) == 1
 
 
 def test_git_that_is_not_installed_is_one_line(unrun, tmp_path):
     line = tool(unrun.path, "repository", str(tmp_path / "target"), ok=False, PATH=str(tmp_path))
-    assert (
-        line == "error: repository: Git is not installed; install it, as with `apt install git`\n"
-    )
+    assert line.startswith("error: repository: Git is not installed; ")
 
 
 def test_this_repository_names_its_line_ends():

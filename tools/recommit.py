@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
+from tools.repository import clone as clone_of
 from tools.repository import differences, git, is_shallow
 
 LOCK = "dvc.lock"
@@ -30,7 +31,7 @@ def main() -> None:
     base = commit_of_lock()
     with tempfile.TemporaryDirectory() as temporary:
         top, inside = git("rev-parse", "--show-toplevel"), git("rev-parse", "--show-prefix")
-        git("clone", "--quiet", "--shared", "--no-checkout", top, temporary)
+        clone_of(top, Path(temporary), "--shared", "--no-checkout")
         git("checkout", "--quiet", "--detach", base, folder=Path(temporary))
         clone = Path(temporary) / inside
         check_lock_is_of(clone, base, stages)

@@ -83,8 +83,8 @@ def _refuse_links() -> None:
             if place.is_symlink() and place.is_dir():
                 raise PipelineError(
                     f"{place} is a link to {os.readlink(place)}, and DVC refuses outputs outside "
-                    "of the repository; make it a folder, and move what takes the room, DVC's cache: "
-                    "`dvc cache dir --local /other/disk/cache`"
+                    "of the repository; make it a folder, and move DVC's cache, which needs the "
+                    "room: `dvc cache dir --local /other/disk/cache`"
                 )
 
 
