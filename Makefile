@@ -1,16 +1,23 @@
 # Every target works on a fresh clone with Python 3.10 to 3.13, git and make. `make help` lists them.
-SHELL := /bin/bash
+SHELL := /bin/sh
 PYTHON ?= python3
 PADDLE ?= cpu
 
 VENV := .venv
 BENCH := .venv-bench
+export PATH_OF_CALLER := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export SHELL  # DVC starts the stages in it
+# What would have Python or pip look, or install, elsewhere than in the environment
+unexport PYTHONHOME PYTHONPATH PYTHONSAFEPATH PYTHONINSPECT PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
 
 # The demo trains a small network on synthetic images.
 DEMO := .demo
 DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 batch_size=64 lr=0.2 \
 	progressive_sizes=[16] progressive_fraction=0.5
+
+# In a larger repository the project is a folder of the clone.
+IN_DEMO = cd "$(DEMO)/$$(git rev-parse --show-prefix 2> /dev/null)"
 
 # Where Paddle's own wheels with CUDA lie; they are not on PyPI.
 PADDLE_VERSION := 3.3.1
@@ -38,26 +45,29 @@ setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu:
 
 repro: $(VENV)/ready  ## run the pipeline as far as something changed
 	@python -m tools.check_params
-	dvc repro
-	@dvc metrics show
+	@python -m tools.repository
+	python -m dvc repro || { code=$$?; python -m tools.restore --quiet; exit $$code; }
+	@python -m dvc metrics show
 
 demo: $(VENV)/ready  ## run everything on synthetic images in .demo, in a few minutes
 	@rm -rf $(DEMO)
-	@git clone --quiet --no-hardlinks . $(DEMO)
-	@cd $(DEMO) && dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))
-	@cd $(DEMO) && dvc metrics show && echo "Open $(CURDIR)/$(DEMO)/reports/index.html"
+	@python -m tools.repository $(DEMO)
+	@$(IN_DEMO) && python -m dvc exp run --name demo $(addprefix -S ,$(DEMO_PARAMS))
+	@$(IN_DEMO) && python -m dvc metrics show && echo "Open $$PWD/reports/index.html"
 
 lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
-	@dvc repro --quiet preprocess
+	@python -m dvc repro --quiet preprocess
 	python -m tools.lr_range
 
 compare: $(VENV)/ready  ## compare revisions or experiments: make compare REV="main exp-a exp-b"
 	@test -n "$(REV)" || { echo 'error: compare: name what to compare: make compare REV="main exp-a"' >&2; exit 1; }
+	@python -m tools.restore --quiet
 	@python -m tools.compare $(REV)
 
 plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make plots REV="main exp-a"
-	@python -m tools.plots dvc_plots/template.html
-	@dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
+	@python -m tools.restore --quiet
+	@python -m tools.plots dvc_plots/template.html $(REV)
+	@python -m dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
 test-fast: $(VENV)/ready-dev  ## run the tests that take no second and no process, within a minute
 	python -m pytest $(SIDE_BY_SIDE) -m "not slow" --fast
@@ -105,22 +115,25 @@ lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into
 clean:  ## delete the environments and the demo
 	rm -rf $(VENV) $(BENCH) $(DEMO)
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or \
-	  sys.exit("error: setup: Python 3.10 to 3.13 is needed, this is %d.%d; name another: make PYTHON=python3.12" % v)'
-	$(PYTHON) -m venv $(VENV)
+# Looked at by each call, and left alone if it is whole and no other Python is asked for.
+$(VENV)/pyvenv.cfg $(BENCH)/pyvenv.cfg: FORCE
+	@sh tools/environment.sh $(@D) "$(PYTHON)" $(if $(filter command environment,$(origin PYTHON)),wanted)
+
+.PHONY: FORCE
+FORCE:
 
 # A stamp is newer than its lock file while nothing is to be installed.
-$(VENV)/ready: requirements.txt | $(VENV)/bin/python
+$(VENV)/ready: requirements.txt tools/activated.py $(VENV)/pyvenv.cfg
 	$(PIP) install --require-hashes -r requirements.txt
+	@site=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  cp tools/activated.py "$$site/activated.py" && echo 'import activated' > "$$site/activated.pth"
 	@rm -f $(VENV)/ready-gpu && touch $@
 
 $(VENV)/ready-dev: requirements-dev.txt $(VENV)/ready
 	$(PIP) install --require-hashes -r requirements-dev.txt
 	@touch $@
 
-$(BENCH)/ready: benchmarks/requirements.txt | $(VENV)/bin/python
-	python -m venv $(BENCH)
+$(BENCH)/ready: benchmarks/requirements.txt $(BENCH)/pyvenv.cfg
 	$(BENCH)/bin/$(PIP) install --require-hashes $(addprefix --extra-index-url ,$(TORCH_INDEX)) \
 	  -r benchmarks/requirements.txt
 	@touch $@

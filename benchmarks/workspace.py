@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from cifar100.running.errors import PipelineError
 from cifar100.running.params import read_mapping
+from tools import children
 
 # Settings of BLAS, threads, allocator and frameworks that would not be those "as installed".
 TUNING = (
@@ -34,29 +34,18 @@ def untuned_environment() -> dict[str, str]:
 
 def run(command: list[str], folder: Path = Path()) -> str:
     """Run `command` in `folder`; return what it printed. `PipelineError` if it fails."""
-    done = subprocess.run(
-        command, cwd=folder, env=untuned_environment(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise PipelineError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}".rstrip())
-    return done.stdout
+    return children.output(command, cwd=folder, env=untuned_environment())
 
 
 def lines_of(command: list[str], folder: Path = Path()) -> Iterator[str]:
     """Run `command` in `folder`; print each line when it appears, and yield it."""
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=untuned_environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
+    environment = untuned_environment()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with children.child(command, cwd=folder, env=environment, **pipes) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
             yield line
-    if process.returncode:
-        raise PipelineError(f"{' '.join(command)} failed; its reason stands above")
+    children.check(command, process.returncode)
 
 
 def copy_pipeline(target: Path) -> None:

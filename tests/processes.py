@@ -42,5 +42,5 @@ def words(pid: int) -> str:
 
 def training_process(dvc: int) -> int:
     """The process of the stage train below this DVC."""
-    *_, stage = (pid for pid in descendants(dvc) if "stages.train" in words(pid))
+    *_, stage = (pid for pid in descendants(dvc) if "stages/train" in words(pid))
     return stage

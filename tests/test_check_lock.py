@@ -36,6 +36,6 @@ def test_check_lock_needs_no_data_and_notices_each_change(finished, tmp_path):
     assert "models/model.safetensors: not the one that an earlier" in check_lock(clone, ok=False)
     (clone.path / "dvc.lock").write_text(lock, encoding="utf-8")
     pipeline = (clone.path / "dvc.yaml").read_text(encoding="utf-8")
-    changed = pipeline.replace("python -m stages.render", "python -m stages.render --fast")
+    changed = pipeline.replace("python stages/render", "python stages/render --fast")
     (clone.path / "dvc.yaml").write_text(changed, encoding="utf-8")
     assert "render: changed command" in check_lock(clone, ok=False)

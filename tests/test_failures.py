@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cifar100.running.outputs import restore_outputs
+from cifar100.running.restore import restore_outputs
 from tests.archives import write_archive
 from tests.conftest import RESULTS, Workspace
 from tests.processes import is_running, training_process

@@ -154,7 +154,7 @@ def training_worker(workspace: Workspace, number: int) -> psutil.Process:
         for worker in processes:
             if f"-{number}@localhost" in str(worker.info["cmdline"]):
                 below = worker.children(recursive=True)
-                if any("stages.train" in str(p.info["cmdline"]) for p in processes if p in below):
+                if any("stages/train" in str(p.info["cmdline"]) for p in processes if p in below):
                     return worker
         assert time.monotonic() < deadline
         time.sleep(0.2)

@@ -199,4 +199,4 @@ def test_outside_of_a_repository_one_line_says_so(tmp_path):
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("error: recommit: `dvc status --json` failed: ")
+    assert done.stderr.startswith("error: recommit: `dvc status` failed: you are not inside of a ")

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import vl_convert
 
+from cifar100.running.guard import run_command
 from cifar100.running.outputs import write_text
+from tools.repository import git
 
 VEGA_LITE = "v5.21"  # DVC writes its plots for version 5
 
@@ -37,10 +39,13 @@ def main() -> None:
     """Write the template to the path that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m tools.plots", description=__doc__)
     parser.add_argument("template", type=Path, help="the page template to write")
+    parser.add_argument("revisions", nargs="*", help="what DVC is to read from Git")
     options = parser.parse_args()
+    if options.revisions:
+        git("rev-parse", "--git-dir")  # says why Git does not answer, if so
     scripts = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
     write_text(options.template, PAGE.replace("SCRIPTS", scripts))
 
 
 if __name__ == "__main__":
-    main()
+    run_command("plots", main)

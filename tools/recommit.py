@@ -7,13 +7,15 @@ that is not Python has to have the same bytes.
 
 import argparse
 import ast
-import json
-import subprocess
-import sys
 import tempfile
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
+
+from cifar100.running.errors import PipelineError
+from cifar100.running.guard import run_command
+from tools.repository import clone as clone_of
+from tools.repository import differences, git, is_shallow
 
 LOCK = "dvc.lock"
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -28,9 +30,10 @@ def main() -> None:
         return
     base = commit_of_lock()
     with tempfile.TemporaryDirectory() as temporary:
-        clone = Path(temporary) / "clone"
-        run("git", "clone", "--quiet", "--shared", "--no-checkout", ".", str(clone))
-        run("git", "checkout", "--quiet", "--detach", base, folder=clone)
+        top, inside = git("rev-parse", "--show-toplevel"), git("rev-parse", "--show-prefix")
+        clone_of(top, Path(temporary), "--shared", "--no-checkout")
+        git("checkout", "--quiet", "--detach", base, folder=Path(temporary))
+        clone = Path(temporary) / inside
         check_lock_is_of(clone, base, stages)
         for stage, deps in stages.items():
             for dep in deps:
@@ -43,18 +46,10 @@ def main() -> None:
 def changed_files() -> dict[str, list[str]]:
     """The changed source files and folders of each stage; refuses if anything else changed."""
     stages: dict[str, list[str]] = {}
-    for stage, changes in status(Path()).items():
-        for change in changes:
-            if isinstance(change, str):  # such as "changed command"
-                refuse(f"{stage}: {change}")
-            for kind, files in change.items():
-                for path, state in files.items():
-                    kept_by_dvc = is_ignored_by_git(path)
-                    if kept_by_dvc and state in ("deleted", "not in cache"):
-                        continue
-                    if kind != "changed deps" or kept_by_dvc or state != "modified":
-                        refuse(f"{stage}: {kind}: {path}: {state}")
-                    stages.setdefault(stage, []).append(path)
+    for found in differences():
+        if found.kind != "changed deps" or found.kept_by_dvc or found.state != "modified":
+            refuse(str(found))
+        stages.setdefault(found.stage, []).append(found.path)
     return stages
 
 
@@ -72,18 +67,27 @@ def record(names: list[str]) -> None:
 
 def commit_of_lock() -> str:
     """The commit that dvc.lock was made from: the last one that changed it."""
-    if run("git", "status", "--porcelain", "--", LOCK):
+    if git("status", "--porcelain", "--", LOCK):
         refuse(f"{LOCK} has changes that are in no commit; commit or restore it first")
-    return run("git", "log", "-1", "--format=%H", "--", LOCK).strip()
+    commit = git("log", "-1", "--format=%H", "--", LOCK)
+    if not commit:
+        refuse(f"{LOCK} is in no commit")
+    return commit
 
 
 def check_lock_is_of(clone: Path, base: str, stages: dict[str, list[str]]) -> None:
     """Refuse if dvc.lock does not have the hashes of the source files in the commit `base`."""
-    for stage, changes in status(clone).items():
-        for change in changes:
-            files = change.get("changed deps", {}) if isinstance(change, dict) else {}
-            for path in set(files) & set(stages.get(stage, [])):
-                refuse(f"{stage}: {path}: {LOCK} was made from another content than in {base[:7]}")
+    for found in differences(clone):
+        if found.kind == "changed deps" and found.path in stages.get(found.stage, []):
+            refuse(f"{found.stage}: {found.path}: {LOCK} was made from {another_content(base)}")
+
+
+def another_content(base: str) -> str:
+    """Words for a lock that does not fit the commit that it seems to be made from."""
+    words = f"another content than in {base[:7]}"
+    if is_shallow():
+        words += ", the first commit of this shallow clone; `git fetch --unshallow` gets the others"
+    return words
 
 
 def compare_folders(clone: Path, dep: str) -> list[str]:
@@ -141,29 +145,10 @@ def program(source: bytes) -> ast.Module:
     return tree
 
 
-def status(folder: Path) -> dict[str, Any]:
-    """What `dvc status` says of each stage that changed."""
-    answer: dict[str, Any] = json.loads(run("dvc", "status", "--json", folder=folder))
-    return answer
-
-
-def is_ignored_by_git(path: str) -> bool:
-    """Whether Git leaves `path` to DVC."""
-    return subprocess.run(["git", "check-ignore", "--quiet", path], check=False).returncode == 0
-
-
-def run(*command: str, folder: Path = Path()) -> str:
-    """The standard output of a command; refuses with its error if it fails."""
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode:
-        refuse(f"`{' '.join(command)}` failed: {done.stderr.strip()}")
-    return done.stdout
-
-
 def refuse(reason: str) -> NoReturn:
-    """Exit with 1 and one line."""
-    sys.exit(f"error: recommit: {reason}; nothing was recorded, so run `dvc repro`")
+    """Raise `PipelineError`: nothing is recorded."""
+    raise PipelineError(f"{reason}; nothing was recorded, so run `dvc repro`")
 
 
 if __name__ == "__main__":
-    main()
+    run_command("recommit", main)

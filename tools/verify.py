@@ -5,13 +5,15 @@ synthetic images in two clones and compares these.
 """
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-import yaml
+from cifar100.running.errors import PipelineError
+from cifar100.running.guard import run_command
+from cifar100.running.restore import recorded_outputs
+from tools import children
+from tools.repository import clone_project, environment
 
 ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
 TIMING = "reports/timing.json"  # wall-clock time, the one output that differs between equal runs
@@ -30,15 +32,8 @@ QUICK = [
 
 def hashes(folder: Path) -> dict[str, str]:
     """The hash of each output in dvc.lock but the archive, which may be packed differently."""
-    lock = yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))
-    outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
-    return {out["path"]: out["md5"] for out in outs if out["path"] != ARCHIVE.as_posix()}
-
-
-def clone(folder: Path) -> Path:
-    """Clone the last commit into `folder`."""
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", ".", str(folder)], check=True)
-    return folder
+    outs = {path: md5 for stage in recorded_outputs(folder).values() for path, md5 in stage.items()}
+    return {path: md5 for path, md5 in outs.items() if path != ARCHIVE.as_posix()}
 
 
 def reproduce(folder: Path, params: list[str]) -> dict[str, str]:
@@ -47,16 +42,14 @@ def reproduce(folder: Path, params: list[str]) -> dict[str, str]:
     CIFAR100_ARCHIVE names the archive in ./data/raw for it, if there is one and nothing else is
     named.
     """
-    environment = dict(os.environ)
+    variables = environment()
     if ARCHIVE.is_file():
-        environment.setdefault("CIFAR100_ARCHIVE", str(ARCHIVE.resolve()))
+        variables.setdefault("CIFAR100_ARCHIVE", str(ARCHIVE.resolve()))
     changes = [word for param in params for word in ("-S", param)]
     # In a cache that a user shares among repositories DVC finds earlier runs and takes their
     # results; nothing would be run.
-    command = [*(["dvc", "exp", "run", *changes] if params else ["dvc", "repro"]), "--force"]
-    done = subprocess.run(command, cwd=folder, env=environment, check=False)
-    if done.returncode:
-        sys.exit(f"error: verify: {' '.join(command)} failed in a clone; its reason stands above")
+    command = ["exp", "run", *changes] if params else ["repro"]
+    children.run([sys.executable, "-m", "dvc", *command, "--force"], cwd=folder, env=variables)
     return hashes(folder)
 
 
@@ -70,28 +63,29 @@ def compare(expected: dict[str, str], found: dict[str, str]) -> list[str]:
 
 
 def main() -> None:
-    """Print what differs and exit with 1, or say that nothing does."""
+    """Say that nothing differs, or print what does and raise `PipelineError`."""
     parser = argparse.ArgumentParser(prog="python -m tools.verify", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small, on synthetic images, twice")
     parser.add_argument("--keep", type=Path, help="a new folder for the clone, left for a look")
     options = parser.parse_args()
     if options.keep and options.keep.exists():
         parser.error(f"argument --keep: {options.keep} is there already; name a new folder")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = options.keep or Path(temporary)
         if options.quick:
-            expected = reproduce(clone(folder / "first"), QUICK)
-            found = reproduce(clone(folder / "second"), QUICK)
+            expected = reproduce(clone_project(folder / "first"), QUICK)
+            found = reproduce(clone_project(folder / "second"), QUICK)
         else:
+            project = clone_project(folder / "clone")
             # The clone has the last commit, from which dvc.lock here may differ.
-            expected = hashes(clone(folder / "clone"))
-            found = reproduce(folder / "clone", [])
+            expected = hashes(project)
+            found = reproduce(project, [])
     differences = compare(expected, found)
     for line in differences:
         print(line)
     if differences:
-        sys.exit(
-            f"error: verify: {len(differences)} of {len(expected)} outputs differ; "
+        raise PipelineError(
+            f"{len(differences)} of {len(expected)} outputs differ; "
             "docs/reproducibility.md says what to expect on other machines"
         )
     same = len(expected) - (TIMING in expected)
@@ -99,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("verify", main)

@@ -1,5 +1,8 @@
 """The one error type for whatever a user can cause and mend: bad params, files, or machines."""
 
+from __future__ import annotations  # for a Python that is too old: see restore.py
+
+import signal
 import textwrap
 
 MAX_REASON = 200  # characters
@@ -12,3 +15,16 @@ class PipelineError(Exception):
 def reason_of(error: Exception) -> str:
     """What a library says about an error, as a part of a line; its type if it says nothing."""
     return textwrap.shorten(str(error), MAX_REASON, placeholder=" …") or type(error).__name__
+
+
+def ending_in_words(code: int) -> str:
+    """How a process ended that failed, from its exit code as `subprocess` gives it."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    name = signal.Signals(-code).name
+    if name == "SIGKILL":
+        return (
+            "was killed (SIGKILL), as Linux does when memory runs out; close other programs, or "
+            "choose a smaller batch_size or width, and run the same command again"
+        )
+    return f"crashed ({name}); if the same command does so again, please report it"

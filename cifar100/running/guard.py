@@ -1,72 +1,161 @@
 """Runs a stage for the terminal: one line per failure, an exit code, and no earlier result lost."""
 
+from __future__ import annotations  # for a Python that is too old: see restore.py
+
+import contextlib
 import importlib
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
-from cifar100.running.cpu import clear_environment
-from cifar100.running.errors import PipelineError
+from cifar100.running.errors import PipelineError, ending_in_words
+from cifar100.running.restore import restore_outputs
 
 ENDINGS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
 SHELLS = ("sh", "dash", "bash", "zsh", "fish")
 SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_REQUESTS = 1.0  # to end: one of them may come from several senders
+SECONDS_TO_END = 10.0  # that a stage may take from the request to end until it is killed
+OLDEST_PYTHON = (3, 10)
+OWN_PACKAGES = ("cifar100", "stages", "tools", "benchmarks")
+FOLDERS = (Path("data"), Path("models"), Path("reports"))
+INTERRUPTED = 130  # the exit code, as of a shell
 
 
 def run_stage(name: str, module: str) -> None:
-    """Call `main` of this module under the guard, which the import of it is also under."""
-    clear_environment()  # before NumPy is imported
-    run_command(name, lambda: importlib.import_module(module).main())
+    """Call `main` of this module, which is imported under the guard too.
+
+    DVC deletes the outputs of a stage before it starts the command. Therefore the stage runs in a
+    process of its own below DVC, and this one waits for it: however that ends, this one says why
+    in one line and puts back the last results. It stays small, so if memory runs out, it is the
+    other one that is killed.
+    """
+
+    def main() -> None:
+        if sys.version_info < OLDEST_PYTHON:
+            raise PipelineError(f"Python 3.10 to 3.13 is needed, this is {_this_python()}")
+        _refuse_links()
+        from cifar100.running.cpu import clear_environment
+
+        clear_environment()  # before NumPy is imported
+        importlib.import_module(module).main()
+
+    if "DVC_ROOT" not in os.environ:  # started by hand: nothing was removed
+        run_command(name, main)
+    elif not hasattr(os, "fork"):
+        _end_with(_starters())
+        try:
+            run_command(name, main)
+        except BaseException:
+            _put_back(name)
+            raise
+    else:
+        starters, this = _starters(), os.getpid()
+        reader, writer = os.pipe()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)  # until both have their handlers
+        child = os.fork()
+        if child == 0:
+            os.close(reader)  # the writer closes when this process ends
+            _end_with((this,))
+            run_command(name, main)
+        else:
+            os.close(writer)
+            code = _supervise(name, child, reader, starters)
+            if code:
+                _put_back(name)
+                sys.exit(code)
+
+
+def _refuse_links() -> None:
+    """Raise `PipelineError` for a folder of outputs that DVC would refuse, after all the work."""
+    if "DVC_ROOT" not in os.environ:
+        return
+    for folder in FOLDERS:
+        for place in [folder, *folder.glob("*")]:
+            if place.is_symlink() and place.is_dir():
+                raise PipelineError(
+                    f"{place} is a link to {os.readlink(place)}, and DVC refuses outputs outside "
+                    "of the repository; make it a folder, and move DVC's cache, which needs the "
+                    "room: `dvc cache dir --local /other/disk/cache`"
+                )
 
 
 def run_command(name: str, main: Callable[[], None]) -> None:
-    """Call `main`; on a failure print one line, put back what DVC removed, and exit with 1.
+    """Call `main`; on a failure print one line and exit with 1, or 130 for a request to end."""
+    requests: list[float] = []
 
-    DVC deletes the outputs of a stage before it starts the command. A stage that then refuses its
-    input, or is interrupted, would leave the user without the previous results.
-    """
-    received: list[int] = []
+    def interrupt(_number: int, _frame: Any) -> None:
+        """Have a request to end do what Ctrl-C does, once."""
+        requests.append(time.monotonic())
+        if len(requests) == 1 or requests[-1] - requests[-2] > SECONDS_BETWEEN_REQUESTS:
+            raise KeyboardInterrupt
 
-    def interrupt(number: int, _frame: Any) -> None:
-        """Have a request to end do what Ctrl-C does."""
-        received.append(number)
-        raise KeyboardInterrupt
-
-    for ending in ENDINGS:
-        if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` and background jobs have it
-            signal.signal(ending, interrupt)
-    if "DVC_ROOT" in os.environ:
-        threading.Thread(target=_end_with_dvc, daemon=True).start()
+    _handle_endings(interrupt)
     try:
         main()
         return
     except BaseException as error:
         # Paddle turns the KeyboardInterrupt of a backward pass into an error of its own
-        interrupted = bool(received) or isinstance(error, KeyboardInterrupt)
-        if isinstance(error, PipelineError | SystemExit):  # the reason is known, or was told
+        interrupted = bool(requests) or isinstance(error, KeyboardInterrupt)
+        if isinstance(error, (PipelineError, SystemExit)):  # the reason is known, or was told
             interrupted = False
         message = "interrupted" if interrupted else _message(error)
-        if message is not None:
-            print(f"error: {name}: {message}", file=sys.stderr)
-        _restore(name)
         if message is None:
             raise
-    sys.exit(130 if interrupted else 1)
+        _say(name, message)
+    sys.exit(INTERRUPTED if interrupted else 1)
+
+
+def _supervise(name: str, child: int, reader: int, starters: tuple[int, ...]) -> int:
+    """Wait for the process of the stage; return its exit code after a line about a violent end.
+
+    It is asked to end when this process is, or when DVC is gone, and killed if it does not.
+    """
+    asked: list[float] = []
+
+    def ask(number: int, _frame: Any = None) -> None:
+        asked.append(time.monotonic())
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    _handle_endings(ask)
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        if asked and time.monotonic() - asked[0] > SECONDS_TO_END:
+            os.kill(child, signal.SIGKILL)
+        elif not asked and _starters() != starters:
+            ask(signal.SIGTERM)
+        if select.select([reader], [], [], SECONDS_BETWEEN_LOOKS)[0]:
+            time.sleep(0.01)  # it has ended, or will at once
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        _say(name, "interrupted" if asked else ending_in_words(code))
+        return INTERRUPTED if asked else 128 - code
+    return code
+
+
+def _handle_endings(handler: Callable[[int, Any], None]) -> None:
+    for ending in ENDINGS:
+        if signal.getsignal(ending) != signal.SIG_IGN:  # as `nohup` and background jobs have it
+            signal.signal(ending, handler)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
 
 
 def end_now(name: str, message: str | None) -> NoReturn:
     """End the process as a failure of `main` would, from any thread: for when `main` hangs."""
     if message is not None:
-        print(f"error: {name}: {message}", file=sys.stderr, flush=True)
-    from cifar100.running.outputs import restore_outputs
-
-    restore_outputs(name)
+        _say(name, message)
     os._exit(1)
 
 
@@ -78,35 +167,61 @@ def _message(error: BaseException) -> str | None:
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     if isinstance(error, MemoryError):
         return "not enough memory; try a smaller batch_size or width"
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] not in OWN_PACKAGES:
+        return f"{error}, in Python {_this_python()}"
     return None
 
 
-def _restore(name: str) -> None:
+def _this_python() -> str:
+    version = ".".join(map(str, sys.version_info[:3]))
+    return (
+        f"{version} ({sys.executable}); activate the environment, as with "
+        "`source .venv/bin/activate`; `make setup` makes it"
+    )
+
+
+def _put_back(name: str) -> None:
     """Put back what DVC removed, whatever else asks this process to end meanwhile."""
     for ending in ENDINGS:
         signal.signal(ending, signal.SIG_IGN)
-    from cifar100.running.outputs import restore_outputs
+    failed = {path: reason for path, reason in restore_outputs(name).items() if reason}
+    if failed:
+        path, reason = next(iter(failed.items()))
+        _say(
+            name,
+            f"{len(failed)} of the last results could not be put back ({path}: {reason}); "
+            "when that is mended, `python -m tools.restore` does it",
+        )
 
-    restore_outputs(name)
+
+def _say(name: str, message: str) -> None:
+    with contextlib.suppress(OSError):  # whoever read it may be gone
+        print(f"error: {name}: {message}", file=sys.stderr, flush=True)
 
 
-def _end_with_dvc() -> None:
-    """Interrupt this process when the DVC that started it is gone, however that ended.
+def _end_with(starters: tuple[int, ...]) -> None:
+    """Have a thread interrupt this process when those that started it are gone, however they ended.
 
     Without it a killed `dvc repro` leaves a training that nobody waits for.
     """
-    first = _starters()
-    while _starters() == first:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
-    os.kill(os.getpid(), signal.SIGTERM)
+
+    def watch() -> None:
+        while _starters() == starters:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(SECONDS_TO_END)
+        os._exit(INTERRUPTED)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _starters() -> tuple[int, ...]:
     """What started this process, and if that is the shell of DVC, what started the shell."""
-    import psutil
-
+    starter = os.getppid()
     try:
-        starter = psutil.Process(os.getppid())
-        return (starter.pid, starter.ppid()) if starter.name() in SHELLS else (starter.pid,)
-    except psutil.Error:
-        return ()  # it ended just now
+        import psutil
+
+        process = psutil.Process(starter)
+        return (starter, process.ppid()) if process.name() in SHELLS else (starter,)
+    except Exception:  # psutil is not installed here, or the starter ended just now
+        return (starter,)

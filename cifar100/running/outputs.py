@@ -1,17 +1,13 @@
-"""Writes outputs whole or not at all, and puts back those that DVC removed before a failed run."""
+"""Writes outputs whole or not at all."""
 
-import hashlib
-import json
+from __future__ import annotations  # for a Python that is too old: see restore.py
+
 import os
-import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import yaml
 
 if TYPE_CHECKING:  # most stages write no table
     import pandas as pd
@@ -56,7 +52,7 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
-def write_csv(path: Path, table: "pd.DataFrame", digits: int | None = None) -> None:
+def write_csv(path: Path, table: pd.DataFrame, digits: int | None = None) -> None:
     """Write `table` without its index, whole or not at all, the same bytes on each system.
 
     Fractions get `digits` after the decimal point, or as many as they need.
@@ -71,41 +67,3 @@ def check_writable(paths: Iterable[Path]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
-
-
-def restore_outputs(stage: str, root: Path = Path()) -> None:
-    """Put back each output that `dvc.lock` records for `stage`, if it is missing or another one.
-
-    It comes from the DVC cache, or from Git's last commit if that has the recorded content. What
-    can be found in neither place, or not be written, stays as it is.
-    """
-    if "DVC_ROOT" not in os.environ:
-        return  # started by hand: DVC removed nothing
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-
-    try:
-        cache = Path(Repo(str(root.resolve())).cache.local.path)
-        lock = yaml.safe_load((root / "dvc.lock").read_text(encoding="utf-8"))
-        for out in lock["stages"][stage]["outs"]:
-            _restore(cache, out["md5"], root, out["path"])
-    except (DvcException, OSError, yaml.YAMLError, KeyError, TypeError, ValueError):
-        return  # a help after a failure, which must not hide the failure
-
-
-def _restore(cache: Path, md5: str, root: Path, name: str) -> None:
-    path, blob = root / name, cache / md5[:2] / md5[2:]
-    if path.is_file() and hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == md5:
-        return
-    if md5.endswith(".dir"):
-        for entry in json.loads(blob.read_text(encoding="utf-8")):
-            _restore(cache, entry["md5"], root, f"{name}/{entry['relpath']}")
-    elif blob.is_file():
-        with replacing(path) as temporary:
-            shutil.copyfile(blob, temporary)
-    else:
-        command = ["git", "show", f"HEAD:./{name}"]
-        committed = subprocess.run(command, cwd=root, capture_output=True, check=False).stdout
-        if hashlib.md5(committed, usedforsecurity=False).hexdigest() == md5:
-            with replacing(path) as temporary:
-                temporary.write_bytes(committed)

@@ -1,11 +1,13 @@
 """Stage 1: get the CIFAR-100 archive: a local copy, the official address or a second source."""
 
+import os
 from pathlib import Path
 
 from cifar100.archive.synthetic import write_synthetic_archive
 from cifar100.running.errors import PipelineError
-from cifar100.running.outputs import replacing, restore_outputs
+from cifar100.running.outputs import replacing
 from cifar100.running.params import load
+from cifar100.running.restore import restore_outputs
 from stages.download.acceptance import check_archive
 from stages.download.params import DownloadParameters
 from stages.download.sources import fetch_archive
@@ -25,7 +27,8 @@ def main() -> None:
     def check(path: Path) -> str:
         return check_archive(path, params.archive_md5)
 
-    restore_outputs("download")  # DVC has removed it; a complete archive is not fetched twice
+    if "DVC_ROOT" in os.environ:
+        restore_outputs("download")  # DVC has removed it; a complete archive is not fetched twice
     try:
         print(f"download: {ARCHIVE}: kept ({check(ARCHIVE)})")
         return

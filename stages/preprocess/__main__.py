@@ -1,4 +1,13 @@
-"""`python -m stages.preprocess`: the stage, under a guard that needs no other package."""
+"""`python stages/preprocess`, or `python -m stages.preprocess`: the stage, under a guard.
+
+DVC runs the first one, which starts where PYTHONSAFEPATH is set too. The guard needs no package.
+"""
+
+import os
+import sys
+
+# To the root of the repository, where Python has put this folder
+sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from cifar100.running.guard import run_stage
 

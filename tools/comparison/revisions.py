@@ -15,6 +15,7 @@ from cifar100.results.predictions import Predictions, load_predictions
 from cifar100.results.tables import HISTORY, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from stages.evaluate.metrics import scores_per_image
+from tools.repository import git, is_shallow
 
 WORKSPACE = "workspace"  # the files as they are now
 
@@ -63,8 +64,9 @@ def load_class_names(name: str) -> ClassNames:
 
 def _read(revision: str, path: str) -> bytes:
     """The content of a file that Git or DVC keeps, at this revision."""
-    import dvc.api
     from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.repo.brancher import switch
     from dvc.scm import SCMError
 
     if revision == WORKSPACE:
@@ -72,11 +74,15 @@ def _read(revision: str, path: str) -> bytes:
             return Path(path).read_bytes()
         except FileNotFoundError:
             raise PipelineError(f"{path}: not found; run `dvc repro`") from None
+    git("rev-parse", "--git-dir")  # says why Git does not answer, if so
     try:
-        content: bytes = dvc.api.read(path, rev=revision, mode="rb")
+        # `dvc.api.read` takes this for the root of the repository, which may lie above it.
+        with Repo() as repo, switch(repo, revision):
+            content: bytes = repo.dvcfs.read_bytes(path)
     except SCMError:
+        hint = "; `git fetch --unshallow` gets what this clone lacks" if is_shallow() else ""
         raise PipelineError(
-            f"{revision}: no such revision; `dvc exp show` and `git branch` list them"
+            f"{revision}: no such revision; `dvc exp show` and `git branch` list them{hint}"
         ) from None
     except (DvcException, OSError) as error:
         raise PipelineError(
