@@ -34,6 +34,21 @@ HOSTILE = {
     "MKL_VERBOSE": "1",
     "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
     "DNNL_DEFAULT_FPMATH_MODE": "BF16",
+    "ONEDNN_VERBOSE": "all",
+    "OPENBLAS_NUM_THREADS": "3",
+    "FLAGS_use_mkldnn": "1",
+    "FLAGS_check_nan_inf": "1",
+    "PADDLE_TRAINERS_NUM": "2",
+    "PADDLE_TRAINER_ID": "1",
+    "PADDLE_MASTER": "10.0.0.1:8000",
+    "GLOO_SOCKET_IFNAME": "ib0",
+    "MALLOC_PERTURB_": "165",
+    "MALLOC_ARENA_MAX": "1",
+    "PYTHONHASHSEED": "7",
+    "PYTHONOPTIMIZE": "1",
+    "LC_ALL": "tr_TR.UTF-8",
+    "TZ": "Asia/Kathmandu",
+    "TMPDIR": "/nowhere",
 }
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import vl_convert
 
+from cifar100.running.guard import run_command
 from cifar100.running.outputs import write_text
 
 VEGA_LITE = "v5.21"  # DVC writes its plots for version 5
@@ -43,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("plots", main)

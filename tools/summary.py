@@ -5,6 +5,7 @@ import argparse
 import pandas as pd
 
 from cifar100.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
+from cifar100.running.guard import run_command
 from stages.train.summary import summarise
 
 
@@ -26,4 +27,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("summary", main)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cifar100.running.cpu import clear_environment
+from cifar100.running.environment import clear_environment
 from cifar100.running.errors import PipelineError
 
 ENDINGS = [
