@@ -17,13 +17,12 @@ import warnings
 ENGINES = (
     *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "GOTO_", "BLIS_", "NPY_"),  # threads and BLAS
     *("ONEDNN_", "DNNL_", "FLAGS_", "NVIDIA_TF32_OVERRIDE"),  # kernels and arithmetic
-    "PADDLE_",  # of a cluster; see `is_launched`
+    # What a cluster or an earlier job leaves in a shell, and Paddle would take for its own.
+    *("PADDLE_", "DISTRIBUTED_TRAINER_ENDPOINTS", "TRAINER_", "TRAINING_ROLE", "POD_IP"),
+    *("MASTER_ADDR", "MASTER_PORT", "COLLECTIVE_MASTER_IP"),
 )
-# Limits the instruction set, for tests and comparisons: it is printed and stored with the model.
+# Limit the instruction set, for tests and comparisons: it is printed and stored with the model.
 KEPT = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
-# Set for each process by Paddle's launcher.
-LAUNCH = ("PADDLE_", "FLAGS_selected_")
-
 # What a process of this project does not want besides: plotting styles, a foreign malloc's checks.
 STYLES = ("MPL", "MATPLOTLIB", "MALLOC_")
 # Paddle warns of a missing ccache and the like: nothing that a user of this pipeline can act on.
@@ -52,30 +51,13 @@ def clear_environment() -> None:
 
 
 def clear_engine_variables() -> None:
-    """Forget settings of threads, kernels, arithmetic and clusters: the params decide them here."""
-    kept = KEPT + LAUNCH if is_launched() else KEPT
-    for name in [name for name in os.environ if name.startswith(ENGINES)]:
-        if not name.startswith(kept):
-            del os.environ[name]
+    """Forget settings of threads, kernels, arithmetic and clusters: the params decide them here.
 
-
-def is_launched() -> bool:
-    """Whether Paddle's launcher started this process as one of several.
-
-    Variables alone do not say so: a cluster, or an earlier job, may have left them in the shell.
+    What Paddle's launcher says to the processes of a training has to be read before.
     """
-    if os.environ.get("PADDLE_TRAINERS_NUM", "1") in ("", "0", "1"):
-        return False
-    import psutil
-
-    try:
-        for ancestor in psutil.Process().parents():
-            command = " ".join(ancestor.cmdline()).replace("/", ".")
-            if "paddle.distributed.launch" in command or "bin.fleetrun" in command:
-                return True
-    except psutil.Error:  # it ended just now, or is hidden
-        pass
-    return False
+    for name in [name for name in os.environ if name.startswith(ENGINES)]:
+        if name not in KEPT:
+            del os.environ[name]
 
 
 def end_with_the_reader() -> None:
