@@ -2,19 +2,27 @@
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
+
+from cifar100.running.environment import clear_environment, end_with_the_reader
+
+if __name__ == "__main__":
+    clear_environment()  # before NumPy is imported
+    end_with_the_reader()
 
 import numpy as np
 from PIL import Image
 
 from cifar100.pictures import picture_files, read_image
 from cifar100.running import cpu
-from cifar100.running.errors import PipelineError
+from cifar100.running.errors import PipelineError, printable
 from cifar100.running.guard import run_command
 
 MODELS = Path("models")
+MAX_NAME = 200  # letters of the name of a file
 
 
 def parse_options() -> argparse.Namespace:
@@ -54,22 +62,29 @@ def main() -> None:
     if images:
         found = top_classes(model, np.stack(list(images.values())), options.top)
         for (name, image), prediction in zip(images.items(), found, strict=True):
-            if options.saw:
-                save(image, options.saw / f"{name.lstrip('./').replace('/', '_')}.png")
             if options.json:
                 print(json.dumps({"picture": name, "predictions": prediction}))
                 continue
-            if sys.stdout.isatty():
+            if sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf"):
                 print(as_blocks(image))
-            print(as_lines(name, prediction))
+            print(as_lines(printable(name), prediction))
+        if options.saw:
+            save(images, options.saw)
     if unreadable or not images:
         raise PipelineError(f"{unreadable} pictures could not be read, {len(images)} were")
 
 
-def save(image: Any, path: Path) -> None:
-    """Write an image (3, S, S) as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image.transpose(1, 2, 0)).save(path)
+def save(images: dict[str, Any], folder: Path) -> None:
+    """Write each image (3, S, S) as PNG, by the end of its name, none over another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths: list[Path] = []
+    for name, image in images.items():
+        letters = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).strip("._")[-MAX_NAME:]
+        path = folder / f"{letters}.png"
+        if path in paths:
+            path = folder / f"{letters}-{len(paths)}.png"
+        paths.append(path)
+        Image.fromarray(image.transpose(1, 2, 0)).save(path)
 
 
 if __name__ == "__main__":

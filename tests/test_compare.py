@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 
 from cifar100.results.predictions import Predictions
+from cifar100.running.errors import printable
 from stages.evaluate.metrics import scores_per_image
+from tests.conftest import ROOT, Workspace, clone_working_tree
 from tools.comparison.revisions import Revision
 from tools.comparison.tables import class_differences, metric_differences
 
@@ -51,6 +53,70 @@ def test_classes_are_ordered_from_gain_to_loss(classes):
     assert table.iloc[0]["difference"] == 1
     assert table.iloc[-1]["class"] == "class 09"
     assert table.iloc[-1]["difference"] == pytest.approx(-0.25)
+
+
+@pytest.mark.parametrize("names", [("main", "main"), ("metric", "low"), ("class", "difference")])
+def test_revision_may_be_named_like_a_column_or_twice(classes, names):
+    rng = np.random.default_rng(0)
+    before, after = (revision(name, classes, rng.random(2000) < 0.5) for name in names)
+    table = metric_differences(before, after)
+    assert list(table)[1:3] == list(names)
+    row = table.iloc[0]
+    assert row.iloc[2] - row.iloc[1] == row.iloc[3] != 0
+    assert row.iloc[4] < row.iloc[3] < row.iloc[5]
+    table = class_differences(before, after, classes)
+    np.testing.assert_allclose(table.iloc[:, 2] - table.iloc[:, 1], table.iloc[:, 3])
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory) -> Workspace:
+    """A repository with two commits and no results."""
+    workspace = clone_working_tree(tmp_path_factory.mktemp("history") / "repository")
+    (workspace.path / "notes").write_text("a")
+    workspace.commit("Add notes (a: b)")
+    workspace.run("git", "tag", "--annotate", "--message", "A tag", "annotated")
+    workspace.run("git", "branch", "größe/1")
+    return workspace
+
+
+READ = """
+import sys
+from cifar100.running.errors import PipelineError, printable
+from tests.conftest import ROOT, Workspace, clone_working_tree
+from tools.comparison.revisions import _read
+for name in sys.argv[1:]:
+    try:
+        print(_read(name, "notes").decode())
+    except PipelineError as error:
+        print(error)
+"""
+GOOD = ["HEAD", "@", "annotated", "größe/1", "HEAD^{commit}", "HEAD@{0}", "refs/heads/größe/1"]
+GOOD += [":/Add notes", "annotated~0", "HEAD~0"]
+BAD = [
+    "",
+    " ",
+    "-",
+    "--help",
+    "HEAD~1000",
+    "a..b",
+    "HEAD^{tree}",
+    "HEAD:notes",
+    ":/nothing",
+    "@{u}",
+]
+BAD += ["refs/heads/", "x" * 5000, "a\nb", "0" * 40, "deadbeef", "*", "HEAD@{9}", "\\", "a b", "é"]
+
+
+def test_any_name_is_a_revision_or_none_in_one_line(history):
+    program = [sys.executable, "-c", READ]
+    environment = {"PYTHONPATH": str(ROOT)}
+    sha = history.run("git", "rev-parse", "HEAD").strip()
+    names = [*GOOD, sha, sha[:7]]
+    assert history.run(*program, *names, **environment).splitlines() == ["a"] * len(names)
+    for name, line in zip(
+        BAD, history.run(*program, *BAD, **environment).splitlines(), strict=True
+    ):
+        assert line.startswith(f"{printable(name)}: no such revision; `dvc exp show` "), line
 
 
 @pytest.mark.slow

@@ -1,8 +1,6 @@
-"""`make` leaves a whole environment alone and makes any other one anew.
+"""What a caller's shell holds reaches neither the bytes of a result nor the line of an error."""
 
-The rule is tried on an environment without the packages of the project: `python -m venv` alone.
-"""
-
+import json
 import os
 import shutil
 import subprocess
@@ -12,190 +10,273 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.test_disk import NAMESPACE, needs_namespace
 
-VERSION = "{}.{}".format(*sys.version_info)
+# Each of these alone changed charts, or ended a stage in a traceback, at one time.
+STYLES = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "MPLCONFIGDIR": "/nowhere",
+    "MATPLOTLIBRC": "/nowhere/matplotlibrc",
+    "MALLOC_PERTURB_": "165",
+    "PYTHONWARNINGS": "error",
+    "PYTHONHASHSEED": "7",
+    "PYTHONOPTIMIZE": "1",
+    "LC_ALL": "tr_TR.UTF-8",
+    "LANGUAGE": "tr",
+    "TZ": "Asia/Kathmandu",
+    "TMPDIR": "/nowhere",
+    "COLUMNS": "0",
+    "SOURCE_DATE_EPOCH": "0",
+}
+OWN_STYLE = """
+text.usetex: True
+savefig.bbox: tight
+savefig.facecolor: black
+image.cmap: magma
+image.interpolation: bilinear
+font.family: serif
+axes.formatter.use_locale: True
+axes.unicode_minus: False
+path.simplify: False
+figure.dpi: 33
+backend: WebAgg
+"""
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an environment that the rule made. Copy it; do not change it."""
-    folder = tmp_path_factory.mktemp("made")
-    assert "setup: .venv, of " in environment(folder, PYTHON)
-    return folder
-
-
-PYTHON = getattr(sys, "_base_executable", sys.executable)
-
-
-def environment(folder: Path, python: str, *wanted: str, ok: bool = True) -> str:
-    """Do what each call of make does first."""
-    command = ["sh", str(ROOT / "tools/environment.sh"), ".venv", python, *wanted]
+def run(program: str, folder: Path, **environment: str) -> str:
+    """What a program prints that ends well and says nothing on standard error."""
     done = subprocess.run(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", program],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(folder)}
+        | environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    assert (done.returncode == 0) == ok, done.stdout
+    assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def test_whole_environment_is_left_alone(made):
-    assert environment(made, PYTHON) == ""
-    assert environment(made, PYTHON, "wanted") == ""
-    assert environment(made, "/nonexistent/python") == ""  # which is not needed
+CHARTS = """
+import hashlib
+from cifar100.running.environment import clear_environment
+clear_environment()
+import numpy as np
+import pandas as pd
+from pathlib import Path
+from stages.render.confusion import superclass_confusion
+from stages.render.curves import learning_curves
+from stages.render.style import save_figure
+history = pd.DataFrame({"epoch": [1, 2], "lr": [0.1, 0.0], "image_size": [16, 32]})
+for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
+    history[name] = [0.2, 0.4]
+counts = np.random.default_rng(0).integers(1, 50, (20, 20))
+names = [f"_{i}" for i in range(20)]
+for figure in (learning_curves(history), superclass_confusion(counts, names)):
+    save_figure(figure, Path("chart.png"), 40)
+    print(hashlib.sha256(Path("chart.png").read_bytes()).hexdigest())
+"""
 
 
-def purelib(folder: Path) -> Path:
-    return folder / f".venv/lib/python{VERSION}/site-packages"
+@pytest.fixture(scope="module")
+def charts(tmp_path_factory) -> str:
+    """The digests of charts that are drawn from a bare shell."""
+    return run(CHARTS, tmp_path_factory.mktemp("bare"))
 
 
-def cut_off_package(folder: Path) -> None:
-    """As pip leaves one when it is killed: it writes the list of files last."""
-    (purelib(folder) / "six-1.17.0.dist-info").mkdir()
-    (purelib(folder) / "six-1.17.0.dist-info/METADATA").write_text("Name: six\n")
-
-
-def another_python(folder: Path) -> None:
-    """As after an upgrade of the system: the same path is another version now."""
-    purelib(folder).parent.rename(folder / ".venv/lib/python3.1")
-
-
-def replaced(path: Path, target: str = "") -> None:
-    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    if target:
-        path.symlink_to(target)
-
-
-HALF_MADE = {
-    "its Python is gone": lambda f: (
-        (f / ".venv/bin/python").unlink(),
-        (f / ".venv/bin/python").symlink_to("/nonexistent/python3.9"),
-    ),
-    "its Python is another version now": another_python,
-    "pip was cut off": cut_off_package,
-    "pip is not there": lambda f: [shutil.rmtree(p) for p in purelib(f).glob("pip-*")],
-    "only a stamp is left": lambda f: (
-        shutil.rmtree(f / ".venv"),
-        (f / ".venv").mkdir(),
-        (f / ".venv/ready").touch(),
-    ),
-    "it is a file": lambda f: (shutil.rmtree(f / ".venv"), (f / ".venv").touch()),
-    "it is a dangling link": lambda f: replaced(f / ".venv", "/nonexistent/venv"),
-    "its configuration is gone": lambda f: (f / ".venv/pyvenv.cfg").unlink(),
-    "it is empty": lambda f: (shutil.rmtree(f / ".venv"), (f / ".venv").mkdir()),
-}
-
-
-@pytest.mark.parametrize("how", HALF_MADE)
-def test_half_made_environment_is_noticed(made, tmp_path, how):
-    whole = tmp_path / "whole"  # a copy would count as moved, so the original is broken and mended
-    shutil.copytree(made / ".venv", whole, symlinks=True)
-    try:
-        HALF_MADE[how](made)
-        output = environment(made, "false", ok=False)
-        assert output == (
-            "error: setup: false cannot be started; name another Python: make PYTHON=python3.12\n"
-        )
-        assert os.path.lexists(made / ".venv")  # nothing is deleted before a Python is found
-    finally:
-        if os.path.lexists(made / ".venv"):
-            replaced(made / ".venv")
-        whole.rename(made / ".venv")
-    assert environment(made, "false") == ""
-
-
-def test_moved_environment_is_noticed(made, tmp_path):
-    """Its programs begin with the path of a Python that is not there."""
-    shutil.copytree(made / ".venv", tmp_path / ".venv", symlinks=True)
-    assert "cannot be started" in environment(tmp_path, "false", ok=False)
-
-
-def test_environment_on_another_disk_is_accepted(made, tmp_path):
-    (tmp_path / ".venv").symlink_to(made / ".venv")
-    assert environment(tmp_path, "false") == ""
-
-
-def test_another_python_counts_if_it_is_asked_for(made, tmp_path):
-    other = tmp_path / "python3.0"  # says that it is another version, and can do nothing else
-    other.write_text('#!/bin/sh\ncase "$2" in *base_exec*) exit 1; esac\necho 3.0\n')
-    other.chmod(0o755)
-    assert environment(made, str(other)) == ""
-    assert "cannot be started" in environment(made, str(other), "wanted", ok=False)
+@pytest.mark.parametrize("place", ["home", pytest.param("folder", marks=pytest.mark.slow)])
+def test_charts_have_the_same_bytes_in_any_shell(charts, tmp_path, place):
+    """A style of the user's in the home folder, or in the folder that a stage runs in."""
+    home = tmp_path / "home"
+    for folder in (home / ".config/matplotlib", home / ".cache"):
+        folder.mkdir(parents=True)
+    style = (home / ".config/matplotlib" if place == "home" else tmp_path) / "matplotlibrc"
+    style.write_text(OWN_STYLE, encoding="utf-8")
+    assert run(CHARTS, tmp_path, **STYLES | {"HOME": str(home)}) == charts
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a b", "it's", 'say "so"', "größe ☃", "x" * 200, "$HOME", "[a]*"])
-def test_environment_is_made_wherever_people_keep_a_repository(tmp_path, name):
-    folder = tmp_path / name
-    folder.mkdir()
-    assert "setup: .venv, of " in environment(folder, PYTHON)
-    assert environment(folder, PYTHON) == ""
-    moved = folder.rename(tmp_path / "moved")
-    output = environment(moved, PYTHON)
-    assert (
-        "setup: .venv is half made, was moved, or is of another Python: it is made anew" in output
+@pytest.mark.parametrize("name", STYLES)
+def test_charts_have_the_same_bytes_with_each_variable(charts, tmp_path, name):
+    assert run(CHARTS, tmp_path, **{name: STYLES[name]}) == charts
+
+
+@pytest.mark.slow
+def test_style_that_is_no_text_in_the_home_folder_is_not_read(charts, tmp_path):
+    folder = tmp_path / ".config/matplotlib"
+    (folder / "stylelib").mkdir(parents=True)
+    for name in ("matplotlibrc", "stylelib/mine.mplstyle"):
+        (folder / name).write_bytes(b"font.family: \xff\xfe\n")
+    assert run(CHARTS, tmp_path) == charts
+
+
+def odd_home(kind: str, folder: Path) -> dict[str, str]:
+    """The variables of a user whose home is of this kind."""
+    home = folder / "home"
+    if kind == "a file":
+        home.write_text("")
+    elif kind == "with a cache that is a file":
+        home.mkdir()
+        (home / ".cache").write_text("")
+    elif kind == "with a link to nowhere":
+        home.mkdir()
+        os.symlink("/nowhere/at/all", home / ".cache")
+    return {"HOME": "" if kind == "empty" else str(home)}
+
+
+HOMES = ["missing", "empty", "a file", "with a cache that is a file", "with a link to nowhere"]
+
+
+@pytest.mark.parametrize("kind", HOMES)
+def test_home_that_cannot_be_used_is_replaced(tmp_path, kind):
+    program = (
+        "import os\nfrom cifar100.running.environment import clear_environment\n"
+        "clear_environment()\nfrom pathlib import Path\n"
+        "home = Path.home()\nprint(home)\nassert home.is_dir() and os.access(home, os.W_OK)"
     )
-    assert environment(moved, PYTHON) == ""
-
-
-@pytest.mark.parametrize(
-    ("name", "line"),
-    [("a:b", "an environment cannot lie in a folder with a colon in its path; rename it")],
-)
-def test_what_cannot_work_is_one_line_before_the_work(tmp_path, name, line):
-    folder = tmp_path / name
-    folder.mkdir()
-    assert environment(folder, PYTHON, ok=False) == f"error: setup: {line}\n"
-    assert not list(folder.iterdir())
-
-
-def test_python_that_is_too_old_is_one_line(tmp_path):
-    old = tmp_path / "python"
-    old.write_text('#!/bin/sh\necho /usr/bin/python3.8\necho "error: setup: too old" >&2\nexit 1\n')
-    old.chmod(0o755)
-    assert environment(tmp_path, str(old), ok=False) == "error: setup: too old\n"
+    home = run(program, tmp_path, **odd_home(kind, tmp_path)).strip()
+    assert not Path(home).exists()  # it goes with the process
+    assert run(program, tmp_path).strip() == str(tmp_path)  # one that is good stays
 
 
 @pytest.mark.slow
-def test_make_twice_does_nothing_and_after_a_move_makes_all_anew(tmp_path):
-    """The real Makefile, with a lock file that names no package: nothing is downloaded."""
-    folder = tmp_path / "repository"
-    (folder / "tools").mkdir(parents=True)
-    for name in ("Makefile", "tools/environment.sh", "tools/activated.py"):
-        shutil.copy(ROOT / name, folder / name)
-    (folder / "requirements.txt").touch()
+@pytest.mark.parametrize("kind", HOMES)
+def test_charts_and_paddle_need_no_home(charts, tmp_path, kind):
+    environment = odd_home(kind, tmp_path)
+    assert run(CHARTS, tmp_path, **environment) == charts
+    program = (
+        "from cifar100.running.environment import clear_environment\nclear_environment()\n"
+        "from cifar100.running import cpu\ncpu.prepare(1)\nprint('ready')"
+    )
+    assert run(program, tmp_path, **environment) == "ready\n"
 
-    def make(*arguments: str, cwd: Path = folder) -> str:
-        variables = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
-        return subprocess.run(
-            ["make", *arguments],
-            cwd=cwd,
-            env=variables,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=True,
-        ).stdout
 
-    assert "pip" in make("setup")
-    assert "pip" not in make("setup")
-    assert "pip" not in make("setup", f"PYTHON={PYTHON}")
-    site = folder / f".venv/lib/python{VERSION}/site-packages"
-    assert (site / "activated.pth").is_file()
-    shown = subprocess.run(
-        [folder / ".venv/bin/python", "-c", "import os; print(os.environ)"],
-        env={"PATH": "/usr/bin", "SHELL": "/usr/sbin/nologin"},
+LEFT = """
+import json, os, sys
+from cifar100.running.environment import clear_environment, clear_engine_variables
+{call}()
+print(json.dumps(sorted(os.environ)))
+"""
+
+
+@pytest.mark.parametrize("call", ["clear_environment", "clear_engine_variables"])
+def test_variables_of_other_programs_are_forgotten(tmp_path, call):
+    """A notebook that loads the model keeps its own plots."""
+    engines = ["OMP_PROC_BIND", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "MKL_CBWR", "ONEDNN_VERBOSE"]
+    engines += ["OPENBLAS_NUM_THREADS", "FLAGS_check_nan_inf", "NVIDIA_TF32_OVERRIDE", "NPY_X"]
+    engines += ["PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "PADDLE_MASTER", "MASTER_ADDR"]
+    kept = ["ONEDNN_MAX_CPU_ISA", "CUDA_VISIBLE_DEVICES", "HTTPS_PROXY", "CIFAR100_ARCHIVE", "HOME"]
+    styles = ["MPLBACKEND", "MPLCONFIGDIR", "MALLOC_ARENA_MAX"]
+    variables = dict.fromkeys([*engines, *kept[:-1], *styles], "2")
+    left = set(json.loads(run(LEFT.format(call=call), tmp_path, **variables)))
+    assert not left & set(engines)
+    assert left >= set(kept)
+    assert bool(left & set(styles)) == (call == "clear_engine_variables")
+
+
+STREAMS = """
+from cifar100.running.environment import clear_environment
+clear_environment()
+print("▀ größe", "\\udcff")
+print("ready", file=open("out", "w"))
+"""
+
+
+@pytest.mark.parametrize("streams", ["", ">&-", ">&- 2>&-", "| true", "> /dev/full"])
+def test_text_is_written_to_any_stream(tmp_path, streams):
+    (tmp_path / "program.py").write_text(STREAMS, encoding="utf-8")
+    done = subprocess.run(
+        ["bash", "-c", f"sleep 0.1; {sys.executable} program.py {streams}"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
-        check=True,
-    ).stdout
-    assert f"'PATH': '{folder}/.venv/bin:/usr/bin'" in shown
-    assert "SHELL" not in shown
-    moved = folder.rename(tmp_path / "renamed")
-    output = make("setup", cwd=moved)
-    assert "it is made anew" in output
-    assert "pip" in output
-    assert "pip" not in make("setup", cwd=moved)
-    (moved / ".venv/pyvenv.cfg").unlink()  # and with it, what Python knows of the environment
-    assert "it is made anew" in make("setup", cwd=moved)
-    shutil.rmtree(moved / ".venv")
-    (moved / ".venv").touch()
-    assert "it is made anew" in make("setup", cwd=moved)
+        check=False,
+    )
+    assert "Exception ignored" not in done.stderr
+    if streams in ("", ">&-", ">&- 2>&-"):
+        assert done.returncode == 0
+        assert (tmp_path / "out").read_text() == "ready\n"
+        assert done.stdout == ("\\u2580 gr\\xf6\\xdfe \\udcff\n" if not streams else "")
+
+
+@pytest.mark.slow
+def test_tool_before_head_ends_without_a_word(tmp_path):
+    command = f"{sys.executable} -m tools.summary | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == ""
+    assert "layer" in done.stdout
+
+
+# All at once, beside what the stages themselves set.
+HOSTILE = STYLES | {
+    "OMP_PROC_BIND": "true",
+    "GOMP_CPU_AFFINITY": "0",
+    "OMP_NUM_THREADS": "7",
+    "KMP_AFFINITY": "compact",
+    "MKL_CBWR": "COMPATIBLE",
+    "OPENBLAS_NUM_THREADS": "2",
+    "ONEDNN_DEFAULT_FPMATH_MODE": "BF16",
+    "FLAGS_check_nan_inf": "1",
+    "PADDLE_TRAINERS_NUM": "2",
+    "PADDLE_TRAINER_ID": "1",
+    "PADDLE_MASTER": "10.0.0.1:8000",
+    "PADDLE_TRAINER_ENDPOINTS": "10.0.0.1:8000,10.0.0.2:8000",
+    "PADDLE_CURRENT_ENDPOINT": "10.0.0.2:8000",
+    "GLOO_SOCKET_IFNAME": "ib0",
+}
+del HOSTILE["PYTHONWARNINGS"]  # DVC's own imports do not outlive it
+
+
+def outputs(workspace) -> dict[str, str]:
+    from tools.verify import TIMING, hashes
+
+    return {name: md5 for name, md5 in hashes(workspace.path).items() if name != TIMING}
+
+
+@pytest.mark.slow
+def test_pipeline_gives_the_same_bytes_in_a_hostile_shell(finished, workspace, tmp_path):
+    """Foreign packages of the same names, a style, a home that is missing, and all variables."""
+    foreign = tmp_path / "foreign"
+    for name in ("stages", "cifar100", "tools"):
+        (foreign / name).mkdir(parents=True)
+        (foreign / name / "__init__.py").write_text("raise SystemExit('a foreign package')")
+    (workspace.path / "matplotlibrc").write_text(OWN_STYLE)
+    environment = HOSTILE | {"PYTHONPATH": str(foreign), "HOME": str(tmp_path / "missing")}
+    workspace.run("dvc", "repro", "--force", **environment)
+    assert outputs(workspace) == outputs(finished)
+
+
+@pytest.mark.slow
+@needs_namespace
+@pytest.mark.parametrize(
+    "before",
+    [
+        "mount -t tmpfs -o ro none /dev/shm",
+        "mount -t tmpfs -o size=4k none /dev/shm",
+        "mount -t tmpfs -o ro none /tmp; mount -t tmpfs -o ro none /var/tmp",
+        "mount -t tmpfs -o ro none $HOME",
+    ],
+)
+def test_training_needs_no_folder_of_the_system(finished, workspace, tmp_path, before):
+    """Shared memory, temporary folders, the home folder: small or read-only."""
+    (tmp_path / "home").mkdir()
+    script = (
+        f"{before}\npython -m stages.train && python -m stages.evaluate && python -m stages.render"
+    )
+    workspace.run(*NAMESPACE, script, HOME=str(tmp_path / "home"))
+    for name in ("models/model.safetensors", "reports/metrics.json", "reports/index.html"):
+        assert workspace.read(name) == finished.read(name)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("unshare"), reason="no unshare")
+@needs_namespace
+def test_training_needs_no_name_of_the_machine(finished, workspace):
+    script = "hostname nowhere.invalid; python -m stages.train"
+    workspace.run("unshare", "--user", "--map-root-user", "--uts", "sh", "-c", script)
+    name = "models/model.safetensors"
+    assert workspace.read(name) == finished.read(name)

@@ -363,6 +363,38 @@ def test_own_stages_and_their_params_are_left_alone(params, form):
         load(schema, file, pipeline)
 
 
+# Further forms, by what they show, each a whole dvc.yaml below the folder of the pipeline.
+FORMS_BELOW = {
+    "own/dvc.yaml": "stages: {a: {cmd: x, params: [../params.yaml: [own.b]]}}",
+    "deep/er/dvc.yaml": "stages: {a: {cmd: x, wdir: .., params: [../params.yaml: [own]]}}",
+    "templates/dvc.yaml": "vars: [../params.yaml]\nstages: {a: {cmd: 'x ${own.b}'}}",
+}
+
+
+@pytest.mark.parametrize("place", FORMS_BELOW)
+def test_own_pipeline_in_a_folder_below_is_left_alone(params, place):
+    """Also where DVC cannot read another one; a key that none of them declares is refused."""
+    file, own = params.path / "params.yaml", params.path / place
+    file.write_text(file.read_text(encoding="utf-8") + "own: {b: 1}\n", encoding="utf-8")
+    for path, content in ((own, FORMS_BELOW[place]), (params.path / "broken/dvc.yaml", "a: [")):
+        path.parent.mkdir(parents=True)
+        path.write_text(content, encoding="utf-8")
+    load_from(params)
+    own.unlink()
+    assert "unknown key own" in refusal(params)
+
+
+def test_repeated_parts_of_a_pipeline_are_read_as_dvc_does(params):
+    """Anchors and merge keys of YAML."""
+    file = params.path / "params.yaml"
+    file.write_text(file.read_text(encoding="utf-8") + "own: 1\nmine: 2\n", encoding="utf-8")
+    shutil.rmtree(params.path / ".dvc", ignore_errors=True)
+    pipeline = pipeline_with(params.path, "&base {cmd: x, params: [own]}")
+    text = pipeline.read_text(encoding="utf-8")
+    pipeline.write_text(f"{text}  other: {{<<: *base, cmd: y, params: [mine]}}\n", encoding="utf-8")
+    load(TrainParameters, file, pipeline)
+
+
 def test_own_stage_without_params_is_left_alone(params):
     for stage in ("{cmd: x}", "{cmd: x, params: []}", "{foreach: [a], do: {cmd: x}}"):
         shutil.rmtree(params.path / ".dvc", ignore_errors=True)

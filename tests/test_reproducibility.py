@@ -42,6 +42,18 @@ HOSTILE = {
     "PADDLE_DISTRI_BACKEND": "nccl",
     "MASTER_ADDR": "192.0.2.1",
     "MASTER_PORT": "6070",
+    "ONEDNN_VERBOSE": "all",
+    "OPENBLAS_NUM_THREADS": "3",
+    "FLAGS_use_mkldnn": "1",
+    "FLAGS_check_nan_inf": "1",
+    "GLOO_SOCKET_IFNAME": "ib0",
+    "MALLOC_PERTURB_": "165",
+    "MALLOC_ARENA_MAX": "1",
+    "PYTHONHASHSEED": "7",
+    "PYTHONOPTIMIZE": "1",
+    "LC_ALL": "tr_TR.UTF-8",
+    "TZ": "Asia/Kathmandu",
+    "TMPDIR": "/nowhere",
 }
 
 

@@ -1,5 +1,6 @@
 """Where the archive comes from: a copy on this machine, Paddle's, the address, a second one."""
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 from cifar100.archive.reader import read_archive
-from cifar100.running.errors import PipelineError
+from cifar100.running.errors import PipelineError, printable
 from stages.download import sources
 from stages.download.sources import fetch_archive
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Workspace, clone_working_tree
 from tests.web import CONTENT, Handler, check
 
 
@@ -122,6 +123,13 @@ def test_local_copy_is_found_in_each_form(server, tmp_path, monkeypatch, form):
         ("file://[/a", "Invalid IPv6 URL"),
         ("HTTP://127.0.0.1:9/a", "could not connect"),
         ("{long}", "File name too long"),
+        ("/dev/zero", "/dev/zero: is no regular file"),
+        ("a\nb", "no such file"),
+        ("ftp://host/a.tar.gz", "give a path, or an address that begins with http:// or https://"),
+        ("http://", "No host supplied"),
+        ("http://:80/a", "No host supplied"),
+        ("http://host:99999/a", "Failed to parse"),
+        ("http://" + "x" * 300 + "/a", "is no address ("),
     ],
 )
 def test_value_that_names_no_archive_is_one_line(server, tmp_path, monkeypatch, value, reason):
@@ -132,7 +140,7 @@ def test_value_that_names_no_archive_is_one_line(server, tmp_path, monkeypatch, 
     monkeypatch.setenv("CIFAR100_ARCHIVE", value)
     with pytest.raises(PipelineError) as caught:
         fetch_archive(f"{server}/404", tmp_path / "a", check)
-    assert f"tried: {value}: " in str(caught.value)
+    assert f"tried: {printable(value)}: " in str(caught.value)
     assert reason.format(cwd=tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -197,3 +205,53 @@ def test_archive_that_paddle_has_fetched_is_tried_before_the_network(
     cached.write_bytes(b"damaged")
     assert fetch_archive(f"{server}/good", tmp_path / "a", check) == f"{server}/good (right)"
     assert f"download: {cached}: " in capsys.readouterr().err
+
+
+ARCHIVE = "data/raw/cifar-100-python.tar.gz"
+
+
+@pytest.fixture
+def with_archive(tmp_path) -> Workspace:
+    """A clone in which a user has put the archive where the stage writes it; no network."""
+    workspace = clone_working_tree(tmp_path / "repository")
+    md5 = hashlib.md5(CONTENT, usedforsecurity=False).hexdigest()
+    workspace.set_params(archive_md5=f'"{md5}"', archive_url="http://127.0.0.1:9/closed")
+    (workspace.path / ARCHIVE).parent.mkdir(parents=True, exist_ok=True)
+    (workspace.path / ARCHIVE).write_bytes(CONTENT)
+    return workspace
+
+
+def fetch(workspace: Workspace, tmp_path: Path, ok: bool = True, **environment: str) -> str:
+    """The output of the stage, started by DVC, which deletes other outputs before."""
+    bare = {"no_proxy": "*", "HOME": str(tmp_path)}
+    return workspace.run("dvc", "repro", "--single-item", "download", ok=ok, **bare, **environment)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [ARCHIVE, *(pytest.param(v, marks=pytest.mark.slow) for v in ("", "data/raw", "{cwd}/data"))],
+)
+def test_archive_that_lies_where_the_stage_writes_it_is_used(with_archive, tmp_path, value):
+    value = value.format(cwd=with_archive.path)
+    output = fetch(with_archive, tmp_path, CIFAR100_ARCHIVE=value)
+    assert f"{ARCHIVE}: kept (its md5 is the official one)" in output
+    assert with_archive.read(ARCHIVE) == CONTENT
+
+
+def test_wrong_archive_that_lies_there_is_told_and_not_lost(with_archive, tmp_path):
+    (with_archive.path / ARCHIVE).write_bytes(b"of another data set")
+    output = fetch(with_archive, tmp_path, ok=False)
+    assert f"download: is replaced: {ARCHIVE}: not a complete .tar.gz archive" in output
+    assert "error: download: no source gave CIFAR-100" in output
+    assert with_archive.read(ARCHIVE) == b"of another data set"
+
+
+@pytest.mark.slow
+def test_archive_comes_from_the_cache_after_synthetic_data(with_archive, tmp_path):
+    """DVC keeps no run cache of a stage with an output that it does not delete."""
+    fetch(with_archive, tmp_path)
+    with_archive.set_params(dataset="synthetic")
+    assert ": synthetic" in fetch(with_archive, tmp_path)
+    with_archive.set_params(dataset="cifar100")
+    assert ".dvc/cache/files/md5/" in fetch(with_archive, tmp_path)
+    assert with_archive.read(ARCHIVE) == CONTENT

@@ -3,7 +3,9 @@
 import datetime
 import http.server
 import ipaddress
+import socketserver
 import ssl
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +166,29 @@ def test_server_that_speaks_no_tls_is_told_at_once(server, tmp_path):
             fetch_archive(address, tmp_path / "a", check)
         assert plain.connections == 1
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (
+            b"SSH-2.0-OpenSSH_9.2\r\n",
+            "what answers there does not speak HTTP (SSH-2.0-OpenSSH_9.2)",
+        ),
+        (b"\x1b\0\xff\n\n", "what answers there does not speak HTTP"),
+        (b"", "the connection was closed without an answer"),
+        (b"HTTP/1.1 302 Found\r\nLocation: ftp://a/b\r\n\r\n", "No connection adapters were found"),
+    ],
+)
+def test_server_of_another_kind_is_told(server, tmp_path, answer, reason):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), None) as other:
+        other.finish_request = lambda connection, _address: connection.sendall(answer)
+        threading.Thread(target=other.serve_forever, args=[0.01], daemon=True).start()
+        with pytest.raises(PipelineError) as caught:
+            fetch_archive(f"http://127.0.0.1:{other.server_address[1]}/a", tmp_path / "a", check)
+        other.shutdown()
+    assert reason in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 class Proxy(http.server.BaseHTTPRequestHandler):

@@ -6,6 +6,7 @@ import paddle
 import pandas as pd
 
 from cifar100.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
+from cifar100.running.guard import run_command
 from stages.train.summary import summarise
 
 
@@ -28,4 +29,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("summary", main)

@@ -1,4 +1,4 @@
-"""Prepares a process for Paddle on the CPU: environment, threads, BLAS code path, memory, signals.
+"""Prepares a process for Paddle on the CPU: cores, threads, BLAS code path, memory, signals.
 
 Call `prepare` before all that imports Paddle: its libraries read the environment once.
 """
@@ -11,18 +11,11 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+from cifar100.running.environment import WARNINGS, clear_engine_variables
 from cifar100.running.errors import PipelineError
-
-# Settings of threads, kernels and arithmetic that a shell may hold; the params decide these here.
-# The last lines: what a cluster's job leaves in a shell, which Paddle would take for its own.
-OVERRIDDEN = (
-    *("OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NPY_", "FLAGS_"),
-    *("ONEDNN_DEFAULT_FPMATH", "DNNL_DEFAULT_FPMATH", "ONEDNN_CPU_ISA_HINTS", "DNNL_CPU_ISA_HINTS"),
-    *("PADDLE_", "DISTRIBUTED_TRAINER_ENDPOINTS", "TRAINER_", "TRAINING_ROLE", "POD_IP"),
-    *("MASTER_ADDR", "MASTER_PORT", "COLLECTIVE_MASTER_IP"),
-)
 
 # glibc's malloc.h
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
@@ -34,17 +27,60 @@ def available_cores() -> list[int]:
         cores = sorted(os.sched_getaffinity(0))
     else:
         cores = list(range(os.cpu_count() or 1))
-    quota = core_quota(Path("/sys/fs/cgroup/cpu.max"))
+    quota = core_quota()
     return cores if quota is None else cores[: max(1, int(quota))]
 
 
-def core_quota(cpu_max: Path) -> float | None:
-    """How many cores' worth of time a container may use (cgroup v2), None for no limit."""
+def core_quota(root: Path = Path("/")) -> float | None:
+    """How many cores' worth of time this process may use, None for no limit.
+
+    It lies in a control group, which lies in others; each may have a limit, and the least counts.
+    `root` is the folder that holds proc and sys.
+    """
+    quotas = [_quota(folder) for folder in _control_groups(root)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _control_groups(root: Path) -> Iterator[Path]:
+    """The folders of the control groups that this process lies in and that may limit its cores.
+
+    In version 1 the controller `cpu` has a tree of its own, in version 2 all have one. A container
+    sees a part of the tree, while the names in proc may begin above that.
+    """
+    mounts = []
+    for line in _lines(root / "proc/self/mountinfo"):
+        fields, _, more = line.partition(" - ")
+        _, _, _, top, place, *_ = [*fields.split(), *5 * [""]]
+        kind, _, options, *_ = [*more.split(), *3 * [""]]
+        if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
+            mounts.append((kind, top, root / place.lstrip("/")))
+    for line in _lines(root / "proc/self/cgroup"):
+        _, controllers, name = [*line.split(":", 2), "", ""][:3]
+        for kind, top, mounted in mounts:
+            if "cpu" in controllers.split(",") if kind == "cgroup" else not controllers:
+                parts = Path(name.removeprefix(top.rstrip("/"))).parts[1:]
+                yield from (mounted.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _quota(folder: Path) -> float | None:
+    """The limit of one control group in cores, None if it has none."""
     try:
-        allowed, period = cpu_max.read_text(encoding="ascii").split()
-        return None if allowed == "max" else int(allowed) / int(period)
-    except (OSError, ValueError):
+        if (folder / "cpu.max").is_file():
+            allowed, period = (folder / "cpu.max").read_text(encoding="ascii").split()
+        else:
+            files = (folder / f"cpu.cfs_{name}_us" for name in ("quota", "period"))
+            allowed, period = (file.read_text(encoding="ascii") for file in files)
+        quota = int(allowed) / int(period)
+    except (OSError, ValueError, ArithmeticError):  # no limit, or not a control group at all
         return None
+    return quota if quota > 0 else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
 
 
 def choose_threads(wanted: int | str) -> int:
@@ -55,29 +91,21 @@ def choose_threads(wanted: int | str) -> int:
     cores = len(available_cores())
     if isinstance(wanted, int) and wanted > cores:
         raise PipelineError(
-            f"params.yaml: threads: {wanted} was asked for, but this machine has {cores} cores; "
-            "give at most that, or auto"
+            f"params.yaml: threads: {wanted} was asked for, but there are {cores} cores that this "
+            "process may use; give at most that, or auto"
         )
     return wanted if isinstance(wanted, int) else cores
 
 
-def clear_environment() -> None:
-    """Forget the settings of the caller; NumPy reads some of them when it is imported."""
-    for name in [name for name in os.environ if name.startswith(OVERRIDDEN)]:
-        del os.environ[name]
-
-
 def prepare(threads: int) -> None:
     """Import Paddle for `threads` threads, whatever the environment of the caller holds."""
-    clear_environment()
+    clear_engine_variables()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(threads)
     # NVIDIA's libraries read these when they are loaded: sums in one order, and float32 as it is
     # in the place of TF32. On a CPU nothing reads them.
     os.environ["CUBLAS_WORKSPACE_CONFIG"], os.environ["NVIDIA_TF32_OVERRIDE"] = ":4096:8", "0"
     os.environ.setdefault("GLOG_minloglevel", "2")
-    # Paddle warns of a missing ccache and the like: nothing that a user of this pipeline can act
-    # on. The variable is for child processes.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore::UserWarning")
+    os.environ.setdefault("PYTHONWARNINGS", WARNINGS)  # for child processes
     warnings.filterwarnings("ignore", category=UserWarning, module=r"paddle\.")
     code_path = blas_code_path(Path("/proc/cpuinfo"))
     if code_path is not None:

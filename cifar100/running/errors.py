@@ -4,12 +4,26 @@ from __future__ import annotations  # for a Python that is too old: see restore.
 
 import signal
 import textwrap
+import unicodedata
 
 MAX_REASON = 200  # characters
 
 
 class PipelineError(Exception):
     """A problem to be told in one line: what, where, what was expected, what to do."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
+
+
+def printable(text: str) -> str:
+    """Text that stays on one line of a terminal and does nothing to it, whatever a name holds."""
+    return "".join(
+        letter
+        if letter.isprintable() or unicodedata.category(letter) == "Zs"  # spaces of all kinds
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in text
+    )
 
 
 def reason_of(error: Exception) -> str:

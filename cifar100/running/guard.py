@@ -43,7 +43,7 @@ def run_stage(name: str, module: str) -> None:
         if sys.version_info < OLDEST_PYTHON:
             raise PipelineError(f"Python 3.10 to 3.13 is needed, this is {_this_python()}")
         _refuse_links()
-        from cifar100.running.cpu import clear_environment
+        from cifar100.running.environment import clear_environment
 
         clear_environment()  # before NumPy is imported
         importlib.import_module(module).main()

@@ -1,5 +1,6 @@
 """Reads params.yaml into the model of one stage, or says in one line what is wrong."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -76,13 +77,28 @@ def read_mapping(path: Path) -> dict[Any, Any]:
 
 
 def declared_keys(pipeline: Path) -> set[str]:
-    """The top-level keys of params.yaml that a dvc.yaml uses, as patterns of `fnmatch`.
+    """The top-level keys of params.yaml that `pipeline` uses, or a dvc.yaml in a folder below it.
+
+    They are patterns of `fnmatch`. A dvc.yaml that cannot be read is DVC's to refuse, if it is not
+    `pipeline` itself.
+    """
+    params_file = os.path.abspath(pipeline.parent / "params.yaml")
+    declared = _declared_in(pipeline, params_file)
+    for folder, below, files in os.walk(pipeline.parent):
+        below[:] = [name for name in below if not name.startswith(".")]
+        if pipeline.name in files and Path(folder) != pipeline.parent:
+            with contextlib.suppress(PipelineError, OSError):
+                declared |= _declared_in(Path(folder, pipeline.name), params_file)
+    return declared
+
+
+def _declared_in(pipeline: Path, params_file: str) -> set[str]:
+    """The top-level keys of `params_file` that one dvc.yaml uses.
 
     These stand in the `params:` of a stage, in each form that DVC takes, or in a template `${…}`
     anywhere. Where a template makes up a part of a key the pattern has `*`; it is `*` alone for a
     stage that tracks the whole file.
     """
-    params_file = os.path.abspath(pipeline.parent / "params.yaml")
     declared: set[str] = set()
     try:
         for stage in read_mapping(pipeline).get("stages", {}).values():

@@ -1,6 +1,10 @@
-"""Stage 1: get the CIFAR-100 archive: a local copy, the official address or a second source."""
+"""Stage 1: get the CIFAR-100 archive: a local copy, the official address or a second source.
 
-import os
+DVC does not delete data/raw/cifar-100-python.tar.gz before this stage (`persist` in dvc.yaml): a
+user may have put it there. So it keeps no run cache of the stage, which looks into DVC's cache.
+"""
+
+import sys
 from pathlib import Path
 
 from cifar100.archive.synthetic import write_synthetic_archive
@@ -10,7 +14,7 @@ from cifar100.running.params import load
 from cifar100.running.restore import restore_outputs
 from stages.download.acceptance import check_archive
 from stages.download.params import DownloadParameters
-from stages.download.sources import fetch_archive
+from stages.download.sources import fetch_archive, in_dvc_cache
 
 ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
 
@@ -27,13 +31,17 @@ def main() -> None:
     def check(path: Path) -> str:
         return check_archive(path, params.archive_md5)
 
-    if "DVC_ROOT" in os.environ:
-        restore_outputs("download")  # DVC has removed it; a complete archive is not fetched twice
+    if not ARCHIVE.exists():
+        restore_outputs("download")  # a complete archive is not fetched twice
     try:
         print(f"download: {ARCHIVE}: kept ({check(ARCHIVE)})")
         return
-    except (PipelineError, FileNotFoundError):
+    except FileNotFoundError:
         pass
+    except PipelineError as error:
+        print(f"download: is replaced: {error}", file=sys.stderr)
     with replacing(ARCHIVE) as temporary:
-        origin = fetch_archive(params.archive_url, temporary, check)
+        origin = fetch_archive(
+            params.archive_url, temporary, check, in_dvc_cache(params.archive_md5)
+        )
     print(f"download: {ARCHIVE}: from {origin}")

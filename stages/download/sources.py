@@ -1,4 +1,4 @@
-"""Takes the archive from the first of four sources: a local copy, Paddle's cache, two addresses."""
+"""Takes the archive from the first source that has it: local copies, caches, then two addresses."""
 
 import gzip
 import os
@@ -21,18 +21,21 @@ FOLDER = "cifar-100-python"
 MEMBERS = ("meta", "test", "train")
 
 
-def fetch_archive(url: str, target: Path, check: Callable[[Path], str]) -> str:
+def fetch_archive(url: str, target: Path, check: Callable[[Path], str], recorded: str = "") -> str:
     """Write the first copy that `check` accepts to `target`; return where it came from and why.
 
     Sources, in this order: the file, folder or address in the environment variable
-    CIFAR100_ARCHIVE, what Paddle's data sets have fetched before, `url`, the second source.
+    CIFAR100_ARCHIVE, the file `recorded` of DVC's cache if that is not '', what Paddle's data sets
+    have fetched before, `url`, the second source.
     `target` should be a temporary path. Raises `PipelineError` that names each source; what was
     wrong with each is said on standard error at once.
     """
     cached = os.path.expanduser(PADDLE_CACHE)
-    sources = [os.environ.get(LOCAL_COPY, "").strip(), cached if os.path.isfile(cached) else ""]
+    caches = [recorded, cached if os.path.isfile(cached) else ""]
     problems = []
-    for source in filter(None, [*sources, url, SECOND_SOURCE]):
+    for source in filter(
+        None, [os.environ.get(LOCAL_COPY, "").strip(), *caches, url, SECOND_SOURCE]
+    ):
         get = download if source.lower().startswith(("http://", "https://")) else _copy
         try:
             return f"{source} ({get(source, target, check)})"
@@ -45,6 +48,17 @@ def fetch_archive(url: str, target: Path, check: Callable[[Path], str]) -> str:
         f"no source gave CIFAR-100; on a machine without internet access name a local copy in the "
         f"environment variable {LOCAL_COPY}; tried: {'; '.join(problems)}"
     )
+
+
+def in_dvc_cache(md5: str) -> str:
+    """The file with this md5 in DVC's cache; '' if it is not there, or there is no cache."""
+    try:
+        from dvc.repo import Repo
+
+        path = Path(Repo().cache.local.path) / md5[:2] / md5[2:]
+    except Exception:  # of DVC, Git or the system: then the other sources are asked
+        return ""
+    return str(path) if path.is_file() else ""
 
 
 def _copy(source: str, target: Path, check: Callable[[Path], str]) -> str:

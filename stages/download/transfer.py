@@ -5,6 +5,7 @@ that a later run resumes as well.
 """
 
 import hashlib
+import http.client
 import logging
 import shutil
 import socket
@@ -39,6 +40,7 @@ PROXY_ERRORS = (
     requests.exceptions.InvalidProxyURL,
     requests.exceptions.InvalidSchema,
 )
+NO_PROXY = "; if your network has a proxy, name it in HTTPS_PROXY"
 
 
 class _BrokenOffError(Exception):
@@ -77,8 +79,8 @@ def download(url: str, target: Path, check: Callable[[Path], str]) -> str:
             _fetch_rest(url, part)
         except _BrokenOffError as error:
             problem = str(error)
-        except (requests.RequestException, ValueError) as error:
-            # requests lets a ValueError through where a server names an address that is none
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            # requests lets others through where a server names an address that is none
             request = getattr(error, "request", None)  # of the last redirect, if it got so far
             raise PipelineError(_in_words(error, getattr(request, "url", url))) from None
         else:
@@ -206,14 +208,21 @@ def _in_words(error: Exception, url: str) -> str:
     if proxy and any(isinstance(cause, PROXY_ERRORS) for cause in causes):
         name = urlsplit(proxy).netloc.rpartition("@")[2] or "given"
         return f"the proxy {name} cannot be used ({detail}); check the variable {variable}"
+    if isinstance(innermost, UnicodeError | urllib3.exceptions.LocationValueError):
+        return f"is no address ({detail})"
+    if isinstance(innermost, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(innermost, http.client.HTTPException):
+        return f"what answers there does not speak HTTP ({detail})"
     if isinstance(innermost, socket.gaierror):
-        return f"the name {urlsplit(url).hostname} does not resolve; check it, and the connection"
+        host = urlsplit(url).hostname
+        return f"the name {host} does not resolve; check it, and the connection{NO_PROXY}"
     if isinstance(innermost, ssl.SSLError):
         return f"no secure connection ({detail})"
     if isinstance(innermost, TimeoutError | urllib3.exceptions.TimeoutError):
-        return f"no answer within {TIMEOUT:g} s"
+        return f"no answer within {TIMEOUT:g} s{'' if proxy else NO_PROXY}"
     if isinstance(error, requests.ConnectionError | urllib3.exceptions.HTTPError):
-        return f"could not connect ({detail})"
+        return f"could not connect ({detail}{'' if proxy else NO_PROXY})"
     return detail
 
 

@@ -17,6 +17,8 @@ INFERENCE = MODELS / "inference"
 REPORTS = Path("reports")
 TEST = Path("data/processed/test.npz")
 CHECKED_IMAGES = 256
+# What Paddle raises for a file that it cannot write, read or understand
+PADDLE_ERRORS = RuntimeError, ValueError, IndexError, OSError, SystemError
 
 
 def main() -> None:
@@ -49,7 +51,7 @@ def main() -> None:
         try:
             save_program(model, program)
             found = program_logits(program, images)
-        except RuntimeError as error:  # Paddle does not notice that a disk is full when it writes
+        except PADDLE_ERRORS as error:  # Paddle does not notice that a disk is full when it writes
             raise PipelineError(
                 f"{INFERENCE}: Paddle cannot read what it wrote ({reason_of(error)}); "
                 f"the disk has {shutil.disk_usage(MODELS).free:,} bytes free"

@@ -5,6 +5,8 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("agg")
+# In the place of the user's own style; `rcdefaults` would read the other styles in his folder.
+matplotlib.rcParams.update({k: v for k, v in matplotlib.rcParamsDefault.items() if k != "backend"})
 
 from matplotlib.figure import Figure
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # was the folder of this file, which the launcher runs by its path
 
-from cifar100.running.cpu import available_cores, clear_environment  # noqa: E402
+from cifar100.running.cpu import available_cores  # noqa: E402
+from cifar100.running.environment import clear_environment  # noqa: E402
 from cifar100.running.guard import run_command  # noqa: E402
 
 

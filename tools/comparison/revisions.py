@@ -1,9 +1,13 @@
 """What a Git revision or a DVC experiment left: its scores, predictions and curves."""
 
 import json
+import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,6 +22,8 @@ from stages.evaluate.metrics import scores_per_image
 from tools.repository import git, is_shallow
 
 WORKSPACE = "workspace"  # the files as they are now
+METRICS = "reports/metrics.json"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -36,18 +42,11 @@ def load_revision(name: str, classes: ClassNames) -> Revision:
 
     Raises `PipelineError` if there is no such revision, or its predictions are in no cache here.
     """
-    stored = "data/predictions/test.npz"
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "test.npz"
-        path.write_bytes(_read(name, stored))
-        try:
-            predictions = load_predictions(path)
-        except PipelineError as error:
-            raise PipelineError(str(error).replace(str(path), f"{name}: {stored}")) from None
+    predictions = _parsed(load_predictions, name, "data/predictions/test.npz")
     scores = scores_per_image(
         predictions.logits, predictions.labels, np.array(classes.coarse_of_fine)
     )
-    metrics = json.loads(_read(name, "reports/metrics.json"))
+    metrics = _metrics(_read(name, METRICS), f"{name}: {METRICS}")
     history = parse_table(
         HISTORY, _read(name, "reports/history.csv"), f"{name}: reports/history.csv"
     )
@@ -56,37 +55,74 @@ def load_revision(name: str, classes: ClassNames) -> Revision:
 
 def load_class_names(name: str) -> ClassNames:
     """The class names that a revision was trained with."""
+    return _parsed(load_classes, name, "data/processed/classes.json")
+
+
+def _parsed(read: Callable[[Path], Result], name: str, stored: str) -> Result:
+    """What `read` makes of the file `stored` at the revision `name`, or its reason with that."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "classes.json"
-        path.write_bytes(_read(name, "data/processed/classes.json"))
-        return load_classes(path)
+        path = Path(folder) / Path(stored).name
+        path.write_bytes(_read(name, stored))
+        try:
+            return read(path)
+        except PipelineError as error:
+            raise PipelineError(str(error).replace(str(path), f"{name}: {stored}")) from None
+
+
+def _metrics(content: bytes, source: str) -> dict[str, float]:
+    """The metrics of a run, also of an older one, which had others."""
+    try:
+        return {str(name): float(value) for name, value in json.loads(content).items()}
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise PipelineError(f"{source}: not the metrics of a run ({reason_of(error)})") from None
 
 
 def _read(revision: str, path: str) -> bytes:
     """The content of a file that Git or DVC keeps, at this revision."""
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
-    from dvc.repo.brancher import switch
-    from dvc.scm import SCMError
-
     if revision == WORKSPACE:
         try:
             return Path(path).read_bytes()
         except FileNotFoundError:
             raise PipelineError(f"{path}: not found; run `dvc repro`") from None
-    git("rev-parse", "--git-dir")  # says why Git does not answer, if so
+    commit = _commit_of(revision)
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+    from dvc.repo.brancher import switch
+
     try:
         # `dvc.api.read` takes this for the root of the repository, which may lie above it.
-        with Repo() as repo, switch(repo, revision):
+        with Repo() as repo, switch(repo, commit):
             content: bytes = repo.dvcfs.read_bytes(path)
-    except SCMError:
-        hint = "; `git fetch --unshallow` gets what this clone lacks" if is_shallow() else ""
-        raise PipelineError(
-            f"{revision}: no such revision; `dvc exp show` and `git branch` list them{hint}"
-        ) from None
     except (DvcException, OSError) as error:
         raise PipelineError(
             f"{revision}: {path} is neither in Git nor in the DVC cache ({reason_of(error)}); "
             "`dvc pull` it, or run that revision again"
         ) from None
     return content
+
+
+@cache
+def _commit_of(revision: str) -> str:
+    """The commit that Git means by this name, in each form that it takes, or an experiment's."""
+    git("rev-parse", "--git-dir")  # says why Git does not answer, if so
+    if commit := _verified(revision):
+        return commit
+    try:
+        from dvc.repo import Repo
+        from dvc.scm import resolve_rev
+
+        if revision.strip() and (commit := _verified(resolve_rev(Repo().scm, revision))):
+            return commit
+    except Exception:  # DVC lets through what its Git libraries raise, with types of their own
+        pass
+    hint = "; `git fetch --unshallow` gets what this clone lacks" if is_shallow() else ""
+    raise PipelineError(
+        f"{revision}: no such revision; `dvc exp show` and `git branch` list them{hint}"
+    ) from None
+
+
+def _verified(name: str) -> str:
+    """The commit of this name by Git alone; '' if it is no commit's."""
+    command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""

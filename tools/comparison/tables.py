@@ -18,14 +18,14 @@ def metric_differences(base: Revision, other: Revision) -> pd.DataFrame:
     rows = []
     for name, before in base.metrics.items():
         after = other.metrics.get(name, np.nan)
-        row = {"metric": name, base.name: before, other.name: after, "difference": after - before}
+        low, high, significant = np.nan, np.nan, ""
         if name in base.scores:
             low, high = bootstrap_interval(other.scores[name] - base.scores[name])
-            row |= {"low": low, "high": high}
-            row["significant"] = "yes" if low > 0 or high < 0 else "no"
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table.assign(significant=table["significant"].fillna(""))
+            significant = "yes" if low > 0 or high < 0 else "no"
+        rows.append([name, before, after, after - before, low, high, significant])
+    # Not a mapping: a branch may have the name of another column, or be compared with itself.
+    columns = ["metric", base.name, other.name, "difference", "low", "high", "significant"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def class_differences(base: Revision, other: Revision, classes: ClassNames) -> pd.DataFrame:
@@ -36,7 +36,6 @@ def class_differences(base: Revision, other: Revision, classes: ClassNames) -> p
         np.bincount(labels, revision.scores["top1"], len(classes.fine)) / images
         for revision in (base, other)
     )
-    table = pd.DataFrame(
-        {"class": classes.fine, base.name: before, other.name: after, "difference": after - before}
-    )
-    return table.sort_values("difference", ascending=False, kind="stable", ignore_index=True)
+    order = np.argsort(before - after, kind="stable")
+    rows = [(classes.fine[i], before[i], after[i], after[i] - before[i]) for i in order]
+    return pd.DataFrame(rows, columns=["class", base.name, other.name, "difference"])

@@ -1,0 +1,201 @@
+"""`make` leaves a whole environment alone and makes any other one anew.
+
+The rule is tried on an environment without the packages of the project: `python -m venv` alone.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+VERSION = "{}.{}".format(*sys.version_info)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an environment that the rule made. Copy it; do not change it."""
+    folder = tmp_path_factory.mktemp("made")
+    assert "setup: .venv, of " in environment(folder, PYTHON)
+    return folder
+
+
+PYTHON = getattr(sys, "_base_executable", sys.executable)
+
+
+def environment(folder: Path, python: str, *wanted: str, ok: bool = True) -> str:
+    """Do what each call of make does first."""
+    command = ["sh", str(ROOT / "tools/environment.sh"), ".venv", python, *wanted]
+    done = subprocess.run(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert (done.returncode == 0) == ok, done.stdout
+    return done.stdout
+
+
+def test_whole_environment_is_left_alone(made):
+    assert environment(made, PYTHON) == ""
+    assert environment(made, PYTHON, "wanted") == ""
+    assert environment(made, "/nonexistent/python") == ""  # which is not needed
+
+
+def purelib(folder: Path) -> Path:
+    return folder / f".venv/lib/python{VERSION}/site-packages"
+
+
+def cut_off_package(folder: Path) -> None:
+    """As pip leaves one when it is killed: it writes the list of files last."""
+    (purelib(folder) / "six-1.17.0.dist-info").mkdir()
+    (purelib(folder) / "six-1.17.0.dist-info/METADATA").write_text("Name: six\n")
+
+
+def another_python(folder: Path) -> None:
+    """As after an upgrade of the system: the same path is another version now."""
+    purelib(folder).parent.rename(folder / ".venv/lib/python3.1")
+
+
+def replaced(path: Path, target: str = "") -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    if target:
+        path.symlink_to(target)
+
+
+HALF_MADE = {
+    "its Python is gone": lambda f: (
+        (f / ".venv/bin/python").unlink(),
+        (f / ".venv/bin/python").symlink_to("/nonexistent/python3.9"),
+    ),
+    "its Python is another version now": another_python,
+    "pip was cut off": cut_off_package,
+    "pip is not there": lambda f: [shutil.rmtree(p) for p in purelib(f).glob("pip-*")],
+    "only a stamp is left": lambda f: (
+        shutil.rmtree(f / ".venv"),
+        (f / ".venv").mkdir(),
+        (f / ".venv/ready").touch(),
+    ),
+    "it is a file": lambda f: (shutil.rmtree(f / ".venv"), (f / ".venv").touch()),
+    "it is a dangling link": lambda f: replaced(f / ".venv", "/nonexistent/venv"),
+    "its configuration is gone": lambda f: (f / ".venv/pyvenv.cfg").unlink(),
+    "it is empty": lambda f: (shutil.rmtree(f / ".venv"), (f / ".venv").mkdir()),
+}
+
+
+@pytest.mark.parametrize("how", HALF_MADE)
+def test_half_made_environment_is_noticed(made, tmp_path, how):
+    whole = tmp_path / "whole"  # a copy would count as moved, so the original is broken and mended
+    shutil.copytree(made / ".venv", whole, symlinks=True)
+    try:
+        HALF_MADE[how](made)
+        output = environment(made, "false", ok=False)
+        assert output == (
+            "error: setup: false cannot be started; name another Python: make PYTHON=python3.12\n"
+        )
+        assert os.path.lexists(made / ".venv")  # nothing is deleted before a Python is found
+    finally:
+        if os.path.lexists(made / ".venv"):
+            replaced(made / ".venv")
+        whole.rename(made / ".venv")
+    assert environment(made, "false") == ""
+
+
+def test_moved_environment_is_noticed(made, tmp_path):
+    """Its programs begin with the path of a Python that is not there."""
+    shutil.copytree(made / ".venv", tmp_path / ".venv", symlinks=True)
+    assert "cannot be started" in environment(tmp_path, "false", ok=False)
+
+
+def test_environment_on_another_disk_is_accepted(made, tmp_path):
+    (tmp_path / ".venv").symlink_to(made / ".venv")
+    assert environment(tmp_path, "false") == ""
+
+
+def test_another_python_counts_if_it_is_asked_for(made, tmp_path):
+    other = tmp_path / "python3.0"  # says that it is another version, and can do nothing else
+    other.write_text('#!/bin/sh\ncase "$2" in *base_exec*) exit 1; esac\necho 3.0\n')
+    other.chmod(0o755)
+    assert environment(made, str(other)) == ""
+    assert "cannot be started" in environment(made, str(other), "wanted", ok=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["a b", "it's", 'say "so"', "größe ☃", "x" * 200, "$HOME", "[a]*"])
+def test_environment_is_made_wherever_people_keep_a_repository(tmp_path, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    assert "setup: .venv, of " in environment(folder, PYTHON)
+    assert environment(folder, PYTHON) == ""
+    moved = folder.rename(tmp_path / "moved")
+    output = environment(moved, PYTHON)
+    assert (
+        "setup: .venv is half made, was moved, or is of another Python: it is made anew" in output
+    )
+    assert environment(moved, PYTHON) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [("a:b", "an environment cannot lie in a folder with a colon in its path; rename it")],
+)
+def test_what_cannot_work_is_one_line_before_the_work(tmp_path, name, line):
+    folder = tmp_path / name
+    folder.mkdir()
+    assert environment(folder, PYTHON, ok=False) == f"error: setup: {line}\n"
+    assert not list(folder.iterdir())
+
+
+def test_python_that_is_too_old_is_one_line(tmp_path):
+    old = tmp_path / "python"
+    old.write_text('#!/bin/sh\necho /usr/bin/python3.8\necho "error: setup: too old" >&2\nexit 1\n')
+    old.chmod(0o755)
+    assert environment(tmp_path, str(old), ok=False) == "error: setup: too old\n"
+
+
+@pytest.mark.slow
+def test_make_twice_does_nothing_and_after_a_move_makes_all_anew(tmp_path):
+    """The real Makefile, with a lock file that names no package: nothing is downloaded."""
+    folder = tmp_path / "repository"
+    (folder / "tools").mkdir(parents=True)
+    for name in ("Makefile", "tools/environment.sh", "tools/activated.py"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "requirements.txt").touch()
+
+    def make(*arguments: str, cwd: Path = folder) -> str:
+        variables = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
+        return subprocess.run(
+            ["make", *arguments],
+            cwd=cwd,
+            env=variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert "pip" in make("setup")
+    assert "pip" not in make("setup")
+    assert "pip" not in make("setup", f"PYTHON={PYTHON}")
+    site = folder / f".venv/lib/python{VERSION}/site-packages"
+    assert (site / "activated.pth").is_file()
+    shown = subprocess.run(
+        [folder / ".venv/bin/python", "-c", "import os; print(os.environ)"],
+        env={"PATH": "/usr/bin", "SHELL": "/usr/sbin/nologin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f"'PATH': '{folder}/.venv/bin:/usr/bin'" in shown
+    assert "SHELL" not in shown
+    moved = folder.rename(tmp_path / "renamed")
+    output = make("setup", cwd=moved)
+    assert "it is made anew" in output
+    assert "pip" in output
+    assert "pip" not in make("setup", cwd=moved)
+    (moved / ".venv/pyvenv.cfg").unlink()  # and with it, what Python knows of the environment
+    assert "it is made anew" in make("setup", cwd=moved)
+    shutil.rmtree(moved / ".venv")
+    (moved / ".venv").touch()
+    assert "it is made anew" in make("setup", cwd=moved)
