@@ -18,7 +18,7 @@ from PIL import Image
 from cifar100.archive.reader import read_archive
 from cifar100.dataset.splits import load_classes, load_split, save_classes, save_split
 from cifar100.network.resnet import ResNetConfig, build_resnet
-from cifar100.network.storage import load_model, save_description, save_weights
+from cifar100.network.storage import load_model, save_description, save_half, save_weights
 from cifar100.pictures import read_image
 from cifar100.results.predictions import Predictions, load_predictions, save_predictions
 from cifar100.results.tables import INTERVALS, read_table
@@ -156,6 +156,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     logits = np.zeros((4, 100), np.float32)
     save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
     save_weights(folder / "model.safetensors", network)
+    save_half(folder / "half.safetensors", network)
     save_description(folder / "model.json", network, 1.0, vars(classes), {})
     intervals = "metric,value,low,high\ntop1,0.7117,0.7028,0.7205\n"
     (folder / "intervals.csv").write_text(intervals, encoding="utf-8")
@@ -178,6 +179,10 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
             files("model.safetensors", "model.json"),
             lambda f: load_model(f / "model.safetensors", f / "model.json"),
         ),
+        "float16 model": (
+            files("half.safetensors", "model.json"),
+            lambda f: load_model(f / "half.safetensors", f / "model.json"),
+        ),
         "filters": (
             files("model.safetensors"),
             lambda f: first_filters(f / "model.safetensors"),
@@ -191,8 +196,8 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     }
 
 
-READERS = ["archive", "archive bytes", "classes", "filters", "model", "params", "pictures"]
-READERS += ["predictions", "split", "table"]
+READERS = ["archive", "archive bytes", "classes", "filters", "float16 model", "model"]
+READERS += ["params", "pictures", "predictions", "split", "table"]
 
 
 @pytest.mark.timeout(3600)
