@@ -66,14 +66,15 @@ def test_commands_of_dvc_work_on_a_fresh_clone_after_the_demo(tmp_path):
     workspace.run("git", "commit", "--quiet", "--message", "Demo")
     for name in ("resnet", "pretrained"):
         workspace.run("git", "tag", "--annotate", f"{name}@v1.0.0", "--message", name)
-        predict_with_artifact(workspace, name, tmp_path / name)
+    predict_with_artifact(str(workspace.path), "resnet", tmp_path / "with data")
+    workspace.run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
+    predict_with_artifact(str(tmp_path / "clone"), "pretrained", tmp_path / "of Git alone")
 
 
-def predict_with_artifact(workspace: Workspace, name: str, folder: Path) -> None:
+def predict_with_artifact(url: str, name: str, folder: Path) -> None:
     """What is fetched is enough to use the network, with nothing but the package."""
     folder.mkdir()
     user = Workspace(folder)
-    url = str(workspace.path)
     fetched = user.run("dvc", "artifacts", "get", url, name, "--rev", "v1.0.0", "--out", "network")
     assert "Downloaded" in fetched
     assert dvc.api.artifacts_show(name, repo=url)["path"] in ("models", "pretrained")

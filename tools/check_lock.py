@@ -7,6 +7,7 @@ if there is one, has to be that of dvc.lock, and its card to have the scores in 
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def pretrained_differences(lock: dict[str, Any]) -> Iterator[str]:
         elif md5_of(copy) != locked.get(source.as_posix()):
             yield f"{copy}: not the {source} of dvc.lock"
     try:
-        _, front_matter, _ = CARD.read_text(encoding="utf-8").split("---\n", 2)
+        _, front_matter, _ = re.split(r"^---\n", CARD.read_text(encoding="utf-8"), flags=re.M)
         (result,) = yaml.safe_load(front_matter)["model-index"][0]["results"]
         scores = {metric["name"]: float(metric["value"]) for metric in result["metrics"]}
         top1 = float(json.loads(METRICS.read_text(encoding="utf-8"))["top1"])
