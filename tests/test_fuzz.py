@@ -18,12 +18,13 @@ from PIL import Image
 from cifar100.archive.reader import read_archive
 from cifar100.dataset.splits import load_classes, load_split, save_classes, save_split
 from cifar100.network.resnet import ResNetConfig, build_resnet
-from cifar100.network.storage import load_model, save_description, save_half, save_weights
+from cifar100.network.storage import load_model, save_description, save_weights
 from cifar100.pictures import read_image
 from cifar100.results.predictions import Predictions, load_predictions, save_predictions
 from cifar100.results.tables import INTERVALS, read_table
 from cifar100.running.errors import PipelineError
 from cifar100.running.params import load
+from stages.export.float16_weights import write_float16
 from stages.render.training import first_filters
 from stages.train.params import TrainParameters
 from tests.archives import members, write_archive
@@ -156,7 +157,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     logits = np.zeros((4, 100), np.float32)
     save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
     save_weights(folder / "model.safetensors", network)
-    save_half(folder / "half.safetensors", network)
+    write_float16(folder / "half.safetensors", network)
     save_description(folder / "model.json", network, 1.0, vars(classes), {})
     intervals = "metric,value,low,high\ntop1,0.7117,0.7028,0.7205\n"
     (folder / "intervals.csv").write_text(intervals, encoding="utf-8")

@@ -22,8 +22,9 @@ from cifar100.network.resnet import (
     statistics_of,
     weights_of,
 )
-from cifar100.network.storage import load_model, save_description, save_half, save_weights
+from cifar100.network.storage import load_model, save_description, save_weights
 from cifar100.running.errors import PipelineError
+from stages.export.float16_weights import write_float16
 from stages.train.summary import summarise
 from stages.train.whitening import whiten_stem
 from tests.engine import some_network
@@ -295,7 +296,7 @@ def test_float16_weights_are_those_rounded_where_that_keeps_them(stored, tmp_pat
     network.stem[1]._variance.set_value(paddle.full([4], 1e6))
     save_weights(weights, network)
     half = tmp_path / "half.safetensors"
-    save_half(half, network)
+    write_float16(half, network)
     stored_half, whole = load_file(half), load_file(weights)
     for name, value in whole.items():
         rounds = value.ndim > 1 and name != "classifier.weight"
@@ -312,7 +313,7 @@ def test_float16_weights_are_those_rounded_where_that_keeps_them(stored, tmp_pat
 def test_damage_within_float16_weights_is_noticed(stored):
     """One bit, which leaves all numbers finite; a file without a digest cannot tell."""
     network, weights, description = stored
-    save_half(weights, network)
+    write_float16(weights, network)
     content = bytearray(weights.read_bytes())
     content[-9] ^= 1
     weights.write_bytes(content)

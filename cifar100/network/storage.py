@@ -18,7 +18,7 @@ from cifar100.running.outputs import replacing, write_text
 
 FORMAT = 3
 MAX_WIDTH = 512  # of the networks that params.yaml allows
-DIGEST = "sha256"  # in the metadata of a file of float16 weights
+DIGEST = "sha256"  # in the metadata of a file of weights, if it has one
 GET_AGAIN = "get it again by `dvc checkout`, or by `git restore` where Git keeps it"
 # What Python and the libraries raise for content that they do not understand
 NOT_UNDERSTOOD = ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError
@@ -82,22 +82,6 @@ def save_description(
         "training": training,
     }
     write_text(path, json.dumps(description, indent=1) + "\n")
-
-
-def save_half(path: Path, network: ResNet) -> None:
-    """Write the network in about half the space: weights of convolutions and classifier as float16.
-
-    Vectors (batch norm, biases, mean and deviation of the input) stay float32: they take next to
-    no space, and a variance may be too large for float16. So does a weight that is. The metadata
-    have a digest, by which `load_model` notices damage.
-    """
-    tensors = {}
-    for name, tensor in sorted(network.state_dict().items()):
-        value = np.ascontiguousarray(tensor.numpy())
-        with np.errstate(over="ignore"):
-            half = value.astype(np.float16)
-        tensors[name] = half if value.ndim > 1 and np.isfinite(half).all() else value
-    save_tensors(path, tensors, {DIGEST: _digest(tensors)})
 
 
 def load_model(weights: Path, description: Path) -> TrainedModel:
@@ -166,12 +150,12 @@ def _read_tensors(path: Path) -> dict[str, NDArray[Any]]:
         raise PipelineError(
             f"{path}: not a safetensors file ({reason_of(error)}); {GET_AGAIN}"
         ) from None
-    if expected is not None and expected != _digest(tensors):
+    if expected is not None and expected != digest_of(tensors):
         raise PipelineError(f"{path}: damaged: not the numbers that were written; {GET_AGAIN}")
     return tensors
 
 
-def _digest(tensors: dict[str, NDArray[Any]]) -> str:
+def digest_of(tensors: dict[str, NDArray[Any]]) -> str:
     """SHA-256 over the names and the bytes of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -19,7 +19,8 @@ def main() -> None:
     import paddle
 
     from cifar100.network.inference import predict_logits
-    from cifar100.network.storage import load_model, save_half
+    from cifar100.network.storage import load_model
+    from stages.export.float16_weights import write_float16
     from stages.export.inference_program import write_program
     from stages.export.model_card import model_card
     from stages.export.onnx_graph import write_onnx
@@ -33,7 +34,7 @@ def main() -> None:
     onnx = write_onnx(MODELS / "model.onnx", model, images, expected)
     program = write_program(MODELS / "inference", model, images, expected)
     write_weights(MODELS / "model.pdparams", model.network)
-    save_half(MODELS / "model.float16.safetensors", model.network)
+    write_float16(MODELS / "model.float16.safetensors", model.network)
     write_text(MODELS / "README.md", model_card(MODELS, REPORTS, onnx))
     print(
         f"export: largest difference of the logits of {len(images)} images: "
