@@ -9,16 +9,20 @@ if TYPE_CHECKING:
 __all__ = ["load_model"]
 
 
-def load_model(folder: "str | Path" = "models") -> "Model":
+def load_model(folder: "str | Path | None" = None) -> "Model":
     """The trained model whose files model.safetensors and model.json are in `folder`.
 
-    Raises `PipelineError` if one is missing or damaged, or if they do not belong together.
+    Without a folder it is that of the last run, in `models`, if there is one in the current folder,
+    and else the one that comes with the repository, in `pretrained`. Raises `PipelineError` if a
+    file is missing or damaged, or if the two do not belong together.
     """
+    from cifar100.model_folder import FILES, choose_folder
     from cifar100.running import cpu
 
+    place = choose_folder() if folder is None else Path(folder)
     cpu.prepare(cpu.choose_threads("auto"))  # before Paddle is imported: it reads that once
     from cifar100.model import Model
     from cifar100.network.storage import load_model
 
-    weights, description = Path(folder) / "model.safetensors", Path(folder) / "model.json"
+    weights, description = (place / name for name in FILES)
     return Model(load_model(weights, description))

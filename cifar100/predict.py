@@ -16,12 +16,12 @@ if __name__ == "__main__":
 import numpy as np
 from PIL import Image
 
+from cifar100.model_folder import FILES, choose_folder
 from cifar100.pictures import picture_files, read_image
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError, printable
 from cifar100.running.guard import run_command
 
-MODELS = Path("models")
 MAX_NAME = 200  # letters of the name of a file
 
 
@@ -35,7 +35,10 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="write JSON, one line per picture")
     parser.add_argument("--saw", type=Path, help="a folder for the 32×32 images that are looked at")
     parser.add_argument(
-        "--models", type=Path, default=MODELS, help="where model.safetensors and model.json lie"
+        "--models",
+        type=Path,
+        metavar="FOLDER",
+        help="where model.safetensors and model.json lie (default: models, or else pretrained)",
     )
     options = parser.parse_args()
     if options.top < 1:
@@ -46,12 +49,16 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Print the classes of each picture; one line on standard error for each that is unreadable."""
     options = parse_options()
+    folder = options.models or choose_folder()
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     from cifar100.network.storage import load_model
     from cifar100.top_classes import as_blocks, as_lines, top_classes
 
-    model = load_model(options.models / "model.safetensors", options.models / "model.json")
+    weights, description = (folder / name for name in FILES)
+    model = load_model(weights, description)
+    if not options.models:
+        print(f"predict: the network is that in {folder}/", file=sys.stderr)
     images, unreadable = {}, 0
     for name in picture_files(options.pictures):
         try:

@@ -24,6 +24,7 @@ from cifar100.results.predictions import Predictions, load_predictions, save_pre
 from cifar100.results.tables import INTERVALS, read_table
 from cifar100.running.errors import PipelineError
 from cifar100.running.params import load
+from stages.export.float16_weights import write_float16
 from stages.render.training import first_filters
 from stages.train.params import TrainParameters
 from tests.archives import members, write_archive
@@ -156,6 +157,7 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     logits = np.zeros((4, 100), np.float32)
     save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
     save_weights(folder / "model.safetensors", network)
+    write_float16(folder / "half.safetensors", network)
     save_description(folder / "model.json", network, 1.0, vars(classes), {})
     intervals = "metric,value,low,high\ntop1,0.7117,0.7028,0.7205\n"
     (folder / "intervals.csv").write_text(intervals, encoding="utf-8")
@@ -178,6 +180,10 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
             files("model.safetensors", "model.json"),
             lambda f: load_model(f / "model.safetensors", f / "model.json"),
         ),
+        "float16 model": (
+            files("half.safetensors", "model.json"),
+            lambda f: load_model(f / "half.safetensors", f / "model.json"),
+        ),
         "filters": (
             files("model.safetensors"),
             lambda f: first_filters(f / "model.safetensors"),
@@ -191,8 +197,8 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     }
 
 
-READERS = ["archive", "archive bytes", "classes", "filters", "model", "params", "pictures"]
-READERS += ["predictions", "split", "table"]
+READERS = ["archive", "archive bytes", "classes", "filters", "float16 model", "model"]
+READERS += ["params", "pictures", "predictions", "split", "table"]
 
 
 @pytest.mark.medium

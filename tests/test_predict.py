@@ -79,6 +79,7 @@ def test_bad_pictures_are_one_line_each_and_the_rest_is_done(bare, pictures):
     done = predict(bare, "text.png", "absent.jpg", pictures / "00.png", "--top", 1)
     assert done.returncode == 1
     assert done.stderr.decode().splitlines() == [
+        "predict: the network is that in models/",
         "error: predict: text.png: not a picture in a format that is read here: "
         "PNG, JPEG, GIF, BMP, TIFF, WEBP, AVIF, JPEG2000, PPM, ICO, TGA",
         "error: predict: absent.jpg: not found",

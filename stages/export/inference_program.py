@@ -1,6 +1,8 @@
 """Writes a network as a program for Paddle Inference, and runs it there."""
 
 import copy
+import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,11 @@ from paddle.static import InputSpec
 from cifar100.network.inputs import normalise
 from cifar100.network.resnet import ResNet
 from cifar100.network.storage import TrainedModel
+from cifar100.running.errors import PipelineError, reason_of
+from stages.export.onnx_check import largest_difference
+
+# What Paddle raises for a file that it cannot write, read or understand
+PADDLE_ERRORS = RuntimeError, ValueError, IndexError, OSError, SystemError
 
 
 class ChannelsFirst(nn.Layer):
@@ -37,6 +44,31 @@ class ChannelsFirst(nn.Layer):
         x = normalise(images.transpose([0, 2, 3, 1]), network.mean, network.std)
         x = network.groups(network.stem(x.transpose([0, 3, 1, 2])))
         return network.classifier(F.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def write_program(
+    folder: Path, model: TrainedModel, images: NDArray[np.uint8], expected: NDArray[np.float32]
+) -> float:
+    """Write `folder`, whole or not at all; return how far its logits are from `expected`.
+
+    Raises `PipelineError` if they are too far, or if Paddle cannot read what it wrote.
+    """
+    with tempfile.TemporaryDirectory(dir=folder.parent) as name:
+        program, old = Path(name) / "new", Path(name) / "old"
+        program.mkdir()
+        try:
+            save_program(model, program)
+            found = program_logits(program, images)
+        except PADDLE_ERRORS as error:  # Paddle does not notice that a disk is full when it writes
+            raise PipelineError(
+                f"{folder}: Paddle cannot read what it wrote ({reason_of(error)}); "
+                f"the disk has {shutil.disk_usage(folder.parent).free:,} bytes free"
+            ) from None
+        difference = largest_difference(found, expected, f"{folder.name}/")
+        if folder.exists():  # renamed, not deleted: what has this name is whole at any moment
+            folder.rename(old)
+        program.rename(folder)
+    return difference
 
 
 def save_program(model: TrainedModel, folder: Path) -> None:

@@ -1,31 +1,32 @@
-"""Writes a stored network as an ONNX graph, from its weights and its description.
+"""Writes a network as an ONNX graph.
 
-paddle2onnx does not read the programs of this version of Paddle. The network is regular, so its
-graph is built here node by node, with each batch norm folded into the convolution before it.
+paddle2onnx does not read the programs of this version of Paddle. So the graph is built here node by
+node, along the layers of the network, with each batch norm folded into the convolution before it.
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from paddle import nn
 
-from cifar100.network.resnet import BLOCKS_PER_GROUP, BOTTLENECK_DEPTHS
+from cifar100.network.resnet import BasicBlock, BottleneckBlock, ResNet
 from cifar100.network.storage import TrainedModel
+from cifar100.running.outputs import replacing
+from stages.export.onnx_check import largest_difference, onnx_logits
 
 OPSET, IR_VERSION = 17, 8  # of 2021, which any runtime of today reads
-EPSILON = 1e-5  # of Paddle's batch norm
-
-Tensors = dict[str, NDArray[np.float32]]
 
 
 class Graph:
     """The nodes and constants of a graph so far; values are known by their names."""
 
-    def __init__(self, tensors: Tensors) -> None:
-        self.tensors = tensors
+    def __init__(self, network: ResNet) -> None:
+        self.names = {layer: name for name, layer in network.named_sublayers()}
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
@@ -41,38 +42,46 @@ class Graph:
         self.constants.append(numpy_helper.from_array(array, name))
         return name
 
-    def convolution(self, x: str, layer: str, norm: str, stride: int = 1) -> str:
-        """The convolution `layer` with its padding, and the batch norm after it."""
-        tensors = {
-            name: values.astype(np.float64)
-            for name, values in self.tensors.items()
-            if name.startswith((f"{layer}.", f"{norm}."))
-        }
-        weight = tensors[f"{layer}.weight"]
-        scale = tensors[f"{norm}.weight"] / np.sqrt(tensors[f"{norm}._variance"] + EPSILON)
-        bias = tensors[f"{norm}.bias"] - scale * tensors[f"{norm}._mean"]
-        padding = weight.shape[-1] // 2
+    def convolution(self, x: str, layer: nn.Conv2D, norm: nn.BatchNorm2D) -> str:
+        """A convolution with its padding, and the batch norm after it."""
+        weight, gain, shift, mean, variance = (
+            tensor.numpy().astype(np.float64)
+            for tensor in (layer.weight, norm.weight, norm.bias, norm._mean, norm._variance)
+        )
+        scale = gain / np.sqrt(variance + norm._epsilon)
+        name = self.names[layer]
         return self.node(
             "Conv",
             x,
-            self.constant(f"{layer}.weight", weight * scale[:, None, None, None]),
-            self.constant(f"{layer}.bias", bias),
+            self.constant(f"{name}.weight", weight * scale[:, None, None, None]),
+            self.constant(f"{name}.bias", shift - scale * mean),
             kernel_shape=list(weight.shape[2:]),
-            strides=[stride, stride],
-            pads=[padding] * 4,
+            strides=list(layer._stride),
+            pads=[weight.shape[-1] // 2] * 4,
         )
 
-    def block(self, x: str, block: str, stride: int, bottleneck: bool) -> str:
+    def block(self, x: str, block: BasicBlock | BottleneckBlock) -> str:
         """A residual block."""
-        shortcut = x
-        if f"{block}.shortcut.0.weight" in self.tensors:
-            shortcut = self.convolution(x, f"{block}.shortcut.0", f"{block}.shortcut.1", stride)
-        strides = (1, stride, 1) if bottleneck else (stride, 1)
-        for number, step in enumerate(strides[:-1], start=1):
-            x = self.convolution(x, f"{block}.conv{number}", f"{block}.norm{number}", step)
-            x = self.node("Relu", x)
-        x = self.convolution(x, f"{block}.conv{len(strides)}", f"{block}.last_norm", strides[-1])
-        return self.node("Relu", self.node("Add", x, shortcut))
+        projects = isinstance(block.shortcut, nn.Sequential)
+        shortcut = self.convolution(x, *block.shortcut) if projects else x
+        *first, last = block.units()
+        for layers in first:
+            x = self.node("Relu", self.convolution(x, *layers))
+        return self.node("Relu", self.node("Add", self.convolution(x, *last), shortcut))
+
+
+def write_onnx(
+    path: Path, model: TrainedModel, images: NDArray[np.uint8], expected: NDArray[np.float32]
+) -> float:
+    """Write the ONNX model; return how far its logits of `images` are from `expected`.
+
+    Raises `PipelineError` if they are too far; nothing is written then.
+    """
+    content = onnx_model(model).SerializeToString(deterministic=True)
+    difference = largest_difference(onnx_logits(content, images), expected, path.name)
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    return difference
 
 
 def onnx_model(model: TrainedModel) -> onnx.ModelProto:
@@ -81,26 +90,22 @@ def onnx_model(model: TrainedModel) -> onnx.ModelProto:
     Input: `images`, uint8 (N, 3, 32, 32), red, green, blue. Outputs: `logits` and, calibrated,
     `probabilities`, both float32 (N, classes). The class names are in its metadata.
     """
-    config = model.network.config
-    tensors = {name: tensor.numpy() for name, tensor in model.network.state_dict().items()}
-    graph = Graph(tensors)
-    mean, std = (tensors[name].reshape(1, 3, 1, 1) for name in ("mean", "std"))
+    network, classes = model.network, model.network.config.classes
+    graph = Graph(network)
+    mean, std = (tensor.numpy().reshape(1, 3, 1, 1) for tensor in (network.mean, network.std))
     scale, shift = graph.constant("scale", 1 / (255 * std)), graph.constant("shift", mean / std)
     x = graph.node("Cast", "images", to=TensorProto.FLOAT)
     x = graph.node("Sub", graph.node("Mul", x, scale), shift)
-    x = graph.node(
-        "Relu", graph.convolution(x, "stem.0", "stem.1", 1 if config.stem == "cifar" else 2)
-    )
-    if config.stem == "imagenet":
+    convolution, norm, *pooling = network.stem
+    x = graph.node("Relu", graph.convolution(x, convolution, norm))
+    for _ in pooling:
         x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
-    for group, blocks in enumerate(BLOCKS_PER_GROUP[config.depth]):
-        for index in range(blocks):
-            stride = 2 if group > 0 and index == 0 else 1
-            bottleneck = config.depth in BOTTLENECK_DEPTHS
-            x = graph.block(x, f"groups.{group}.{index}", stride, bottleneck)
+    for block in (block for group in network.groups for block in group):
+        x = graph.block(x, block)
     x = graph.node("Flatten", graph.node("GlobalAveragePool", x))
     weight, bias = (
-        graph.constant(name, tensors[name]) for name in ("classifier.weight", "classifier.bias")
+        graph.constant(f"classifier.{name}", getattr(network.classifier, name).numpy())
+        for name in ("weight", "bias")
     )
     graph.node("Gemm", x, weight, bias, name="logits")
     divisor = graph.constant("temperature", model.temperature)
@@ -108,10 +113,10 @@ def onnx_model(model: TrainedModel) -> onnx.ModelProto:
     exported = helper.make_model(
         helper.make_graph(
             graph.nodes,
-            f"resnet{config.depth}",
+            f"resnet{network.config.depth}",
             [helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", 3, 32, 32])],
             [
-                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", config.classes])
+                helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", classes])
                 for name in ("logits", "probabilities")
             ],
             graph.constants,
