@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from cifar100.languages import check_language, translated
 from cifar100.pictures import picture_files, read_image
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
@@ -27,6 +28,15 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="write JSON, one line per picture")
     parser.add_argument("--saw", type=Path, help="a folder for the 32×32 images that are looked at")
     parser.add_argument(
+        "--why",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder for class activation maps of the pictures",
+    )
+    parser.add_argument(
+        "--language", default="en", help="of the names of classes: en (default) or zh"
+    )
+    parser.add_argument(
         "--models", type=Path, default=MODELS, help="where model.safetensors and model.json lie"
     )
     options = parser.parse_args()
@@ -38,11 +48,16 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Print the classes of each picture; one line on standard error for each that is unreadable."""
     options = parse_options()
+    encoding = "utf-8" if options.json else sys.stdout.encoding  # JSON is written in ASCII
+    check_language(options.language, encoding, sys.stdout.errors or "strict")
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     from cifar100.network.storage import load_model
     from cifar100.top_classes import as_blocks, as_lines, top_classes
+    from cifar100.why import check_folder, draw_maps, map_paths, write_map
 
+    if options.why:
+        check_folder(options.why)
     model = load_model(options.models / "model.safetensors", options.models / "model.json")
     images, unreadable = {}, 0
     for name in picture_files(options.pictures):
@@ -52,16 +67,24 @@ def main() -> None:
             print(f"error: predict: {error}", file=sys.stderr)
             unreadable += 1
     if images:
+        map_files = map_paths(options.why, images) if options.why else {}
         found = top_classes(model, np.stack(list(images.values())), options.top)
+        maps = draw_maps(model, images, found) if options.why else {}
+        found = [translated(prediction, options.language) for prediction in found]
         for (name, image), prediction in zip(images.items(), found, strict=True):
             if options.saw:
                 save(image, options.saw / f"{name.lstrip('./').replace('/', '_')}.png")
+            if options.why:
+                write_map(maps[name], map_files[name])
+            why = {"why": str(map_files[name])} if options.why else {}
             if options.json:
-                print(json.dumps({"picture": name, "predictions": prediction}))
+                print(json.dumps({"picture": name, "predictions": prediction} | why))
                 continue
             if sys.stdout.isatty():
                 print(as_blocks(image))
             print(as_lines(name, prediction))
+            if options.why:
+                print(f"  why: {map_files[name]}")
     if unreadable or not images:
         raise PipelineError(f"{unreadable} pictures could not be read, {len(images)} were")
 
