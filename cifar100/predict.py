@@ -14,6 +14,7 @@ from cifar100.pictures import picture_files, read_image
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
+from cifar100.why import check_folder, draw_maps, map_paths, write_map
 
 MODELS = Path("models")
 
@@ -50,14 +51,13 @@ def main() -> None:
     options = parse_options()
     encoding = "utf-8" if options.json else sys.stdout.encoding  # JSON is written in ASCII
     check_language(options.language, encoding, sys.stdout.errors or "strict")
+    if options.why:
+        check_folder(options.why)
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     from cifar100.network.storage import load_model
     from cifar100.top_classes import as_blocks, as_lines, top_classes
-    from cifar100.why import check_folder, draw_maps, map_paths, write_map
 
-    if options.why:
-        check_folder(options.why)
     model = load_model(options.models / "model.safetensors", options.models / "model.json")
     images, unreadable = {}, 0
     for name in picture_files(options.pictures):

@@ -5,17 +5,18 @@ import re
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cifar100.class_activation.maps import class_maps
 from cifar100.class_activation.overlay import overlay
-from cifar100.network.storage import TrainedModel
 from cifar100.running.errors import PipelineError
 from cifar100.running.outputs import replacing
+
+if TYPE_CHECKING:
+    from cifar100.network.storage import TrainedModel
 
 SIDE = 256  # pixels of a picture that is written
 MAX_NAME = 200  # bytes of its name without number and suffix; file systems allow 255
@@ -61,7 +62,7 @@ def map_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
 
 
 def draw_maps(
-    model: TrainedModel,
+    model: "TrainedModel",
     images: dict[str, NDArray[np.uint8]],
     predictions: list[list[dict[str, Any]]],
 ) -> dict[str, NDArray[np.uint8]]:
@@ -69,6 +70,8 @@ def draw_maps(
 
     `predictions` are the `top_classes` of the images, in their order.
     """
+    from cifar100.class_activation.maps import class_maps  # not above: it imports Paddle
+
     fine = model.class_names["fine"]
     labels = np.array([[fine.index(rows[0]["class"])] for rows in predictions])
     maps = class_maps(model, np.stack(list(images.values())), labels, flip=False)
