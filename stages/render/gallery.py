@@ -40,6 +40,7 @@ def confident_errors(
     shown = predictions.errors_by_confidence[:count]
     rows = -(-len(shown) // COLUMNS)
     figure = new_figure(3 * COLUMNS, 1.55 * rows + 0.4)
+    figure.set_layout_engine("constrained", wspace=0.06)
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
