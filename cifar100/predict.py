@@ -16,11 +16,13 @@ if __name__ == "__main__":
 import numpy as np
 from PIL import Image
 
+from cifar100.languages import check_language, translated
 from cifar100.model_folder import FILES, choose_folder
 from cifar100.pictures import picture_files, read_image
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError, printable
 from cifar100.running.guard import run_command
+from cifar100.why import check_folder, draw_maps, map_paths, write_map
 
 MAX_NAME = 200  # letters of the name of a file
 
@@ -34,6 +36,15 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--top", type=int, default=5, help="how many classes to name (default: 5)")
     parser.add_argument("--json", action="store_true", help="write JSON, one line per picture")
     parser.add_argument("--saw", type=Path, help="a folder for the 32×32 images that are looked at")
+    parser.add_argument(
+        "--why",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder for class activation maps of the pictures",
+    )
+    parser.add_argument(
+        "--language", default="en", help="of the names of classes: en (default) or zh"
+    )
     parser.add_argument(
         "--models",
         type=Path,
@@ -49,6 +60,10 @@ def parse_options() -> argparse.Namespace:
 def main() -> None:
     """Print the classes of each picture; one line on standard error for each that is unreadable."""
     options = parse_options()
+    encoding = "utf-8" if options.json else sys.stdout.encoding  # JSON is written in ASCII
+    check_language(options.language, encoding, sys.stdout.errors or "strict")
+    if options.why:
+        check_folder(options.why)
     folder = options.models or choose_folder()
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
@@ -67,14 +82,22 @@ def main() -> None:
             print(f"error: predict: {error}", file=sys.stderr)
             unreadable += 1
     if images:
+        map_files = map_paths(options.why, images) if options.why else {}
         found = top_classes(model, np.stack(list(images.values())), options.top)
+        maps = draw_maps(model, images, found) if options.why else {}
+        found = [translated(prediction, options.language) for prediction in found]
         for (name, image), prediction in zip(images.items(), found, strict=True):
+            if options.why:
+                write_map(maps[name], map_files[name])
+            why = {"why": str(map_files[name])} if options.why else {}
             if options.json:
-                print(json.dumps({"picture": name, "predictions": prediction}))
+                print(json.dumps({"picture": name, "predictions": prediction} | why))
                 continue
             if sys.stdout.isatty() and sys.stdout.encoding.lower().startswith("utf"):
                 print(as_blocks(image))
             print(as_lines(printable(name), prediction))
+            if options.why:
+                print(f"  why: {printable(str(map_files[name]))}")
         if options.saw:
             save(images, options.saw)
     if unreadable or not images:

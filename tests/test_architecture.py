@@ -21,6 +21,7 @@ ROOMS_KNOW = {  # which rooms of cifar100 a room may import
     "dataset": {"running"},
     "archive": {"dataset", "running"},
     "network": {"dataset", "running"},
+    "class_activation": {"network", "dataset", "running"},
     "results": {"dataset", "running"},
 }
 

@@ -10,6 +10,8 @@ from matplotlib.text import Text
 from PIL import Image
 from ruamel.yaml import YAML
 
+from cifar100.class_activation.overlay import overlay
+from cifar100.results.class_maps import mapped_errors
 from cifar100.results.predictions import Predictions
 from cifar100.running.errors import PipelineError
 from stages.evaluate.scoring import score
@@ -45,6 +47,10 @@ def counts() -> np.ndarray:
     return np.random.default_rng(0).integers(1, 50, (100, 100))
 
 
+def some_maps(count: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 2, 4, 4)).astype(np.float32)
+
+
 def of_predictions(logits, samples, classes, temperature=0.9) -> Results:
     predictions = Predictions(logits, samples.fine, temperature)
     return Results(
@@ -54,6 +60,7 @@ def of_predictions(logits, samples, classes, temperature=0.9) -> Results:
         scores=score(predictions, classes, 15),
         history=HISTORY,
         filters=np.random.default_rng(0).normal(size=(8, 3, 3, 3)).astype(np.float32),
+        class_maps=some_maps(len(mapped_errors(predictions))),
         gallery_images=6,
     )
 
@@ -129,14 +136,28 @@ def test_habits_stand_out_from_single_images(counts, classes):
     assert image.get_array().mask.diagonal().all()  # the correct predictions have no colour
 
 
-def test_gallery_shows_the_most_confident_errors_first(classes):
+def test_gallery_shows_the_most_confident_errors_first_with_the_maps_of_both_classes(classes):
     logits = np.zeros((4, 100), np.float32)
     for row, (predicted, value) in enumerate([(0, 9), (5, 6), (6, 8), (7, 7)]):
         logits[row, predicted] = value
-    images = np.zeros((4, 3, 32, 32), np.uint8)
-    figure = confident_errors(images, Predictions(logits, np.arange(4), 1.0), classes.fine, 2)
-    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-    assert titles == ["class 02", "class 03"]
+    images = np.random.default_rng(1).integers(0, 256, (4, 3, 32, 32), dtype=np.uint8)
+    predictions, maps = Predictions(logits, np.arange(4), 1.0), some_maps(3)
+    figure = confident_errors(images, predictions, maps, classes.fine, 2)
+    shown = [axes for axes in figure.axes if axes.images]
+    titles = [axes.get_title("left").splitlines() for axes in shown]
+    assert titles == [
+        ["class 02", f"taken for class 06, {predictions.confidence[2]:.0%}"],
+        ["class 03", f"taken for class 07, {predictions.confidence[3]:.0%}"],
+    ]
+    for axes, image, of_image in zip(shown, images[2:], maps, strict=False):
+        assert [text.get_text() for text in axes.texts] == ["image", "predicted", "actual"]
+        left, middle, right = (
+            axes.images[0].get_array()[:, start : start + 128] for start in (0, 136, 272)
+        )
+        np.testing.assert_array_equal(left[::4, ::4], image.transpose(1, 2, 0))
+        strongest = abs(of_image).max()  # so the two can be compared
+        np.testing.assert_array_equal(middle, overlay(image, of_image[0], 128, strongest))
+        np.testing.assert_array_equal(right, overlay(image, of_image[1], 128, strongest))
 
 
 SLOW = pytest.mark.slow

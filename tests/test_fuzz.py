@@ -20,6 +20,7 @@ from cifar100.dataset.splits import load_classes, load_split, save_classes, save
 from cifar100.network.resnet import ResNetConfig, build_resnet
 from cifar100.network.storage import load_model, save_description, save_weights
 from cifar100.pictures import read_image
+from cifar100.results.class_maps import load_class_maps, mapped_errors, save_class_maps
 from cifar100.results.predictions import Predictions, load_predictions, save_predictions
 from cifar100.results.tables import INTERVALS, read_table
 from cifar100.running.errors import PipelineError
@@ -155,7 +156,10 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     save_split(folder / "split.npz", few.take(np.arange(4)))
     save_classes(folder / "classes.json", classes)
     logits = np.zeros((4, 100), np.float32)
-    save_predictions(folder / "predictions.npz", Predictions(logits, few.fine[:4], 1.0))
+    predictions = Predictions(logits, few.fine[:4], 1.0)
+    save_predictions(folder / "predictions.npz", predictions)
+    maps = np.zeros((len(mapped_errors(predictions)), 2, 4, 4), np.float32)
+    save_class_maps(folder / "class_maps.npz", maps, predictions)
     save_weights(folder / "model.safetensors", network)
     write_float16(folder / "half.safetensors", network)
     save_description(folder / "model.json", network, 1.0, vars(classes), {})
@@ -175,6 +179,10 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
         "predictions": (
             files("predictions.npz"),
             lambda f: load_predictions(f / "predictions.npz"),
+        ),
+        "class maps": (
+            files("class_maps.npz"),
+            lambda f: load_class_maps(f / "class_maps.npz", predictions),
         ),
         "model": (
             files("model.safetensors", "model.json"),
@@ -197,8 +205,8 @@ def cases(tmp_path, samples, classes) -> dict[str, tuple[Content, Callable[[Path
     }
 
 
-READERS = ["archive", "archive bytes", "classes", "filters", "float16 model", "model"]
-READERS += ["params", "pictures", "predictions", "split", "table"]
+READERS = ["archive", "archive bytes", "class maps", "classes", "filters", "float16 model"]
+READERS += ["model", "params", "pictures", "predictions", "split", "table"]
 
 
 @pytest.mark.medium

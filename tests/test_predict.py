@@ -3,20 +3,24 @@
 import io
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
+from cifar100.chinese import COARSE, FINE
 from cifar100.dataset.splits import load_split
 from cifar100.pictures import FORMATS, picture_files, read_image
 from cifar100.running.errors import PipelineError
 from cifar100.top_classes import as_blocks
+from cifar100.why import check_folder, map_paths
 from tests.conftest import ROOT
 
 
@@ -41,11 +45,11 @@ def bare(finished, tmp_path):
     return tmp_path
 
 
-def predict(folder, *arguments, **options):
+def predict(folder, *arguments, environment=None, **options):
     return subprocess.run(
         [sys.executable, "-m", "cifar100.predict", *map(str, arguments)],
         cwd=folder,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"} | (environment or {}),
         capture_output=True,
         check=False,
         **options,
@@ -88,6 +92,110 @@ def test_bad_pictures_are_one_line_each_and_the_rest_is_done(bare, pictures):
     answered = done.stdout.decode().splitlines()
     assert answered[0].endswith("00.png")
     assert answered[1].strip().split()[0].endswith("%")
+
+
+def test_why_writes_a_map_over_each_picture(bare, pictures):
+    """Also of one pixel, and of two pictures whose names become the same."""
+    Image.new("RGB", (1, 1), "red").save(bare / "one.png")
+    (bare / "a").mkdir()
+    for name in ("a/b.png", "a_b.png"):
+        shutil.copy(pictures / "00.png", bare / name)
+    named = ["one.png", "a/b.png", "a_b.png", pictures / "02.png"]
+    done = predict(bare, *named, "--why", "new/maps", "--json")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    files = [line["why"] for line in lines]
+    assert files[:3] == ["new/maps/one.png", "new/maps/a_b.png", "new/maps/a_b-2.png"]
+    assert files[3].endswith("_02.png")
+    found = [np.asarray(Image.open(bare / file)) for file in files]
+    assert len(list((bare / "new/maps").iterdir())) == 4
+    assert {picture.shape for picture in found} == {(256, 256, 3)}
+    np.testing.assert_array_equal(found[1], found[2])
+    assert not np.array_equal(found[1], found[3])
+    assert (found[1].max(axis=2) > found[1].min(axis=2)).mean() > 0.2  # it has colours
+    # A second time nothing is overwritten.
+    before = {file: (bare / file).read_bytes() for file in files}
+    done = predict(bare, *named, "--why", "new/maps")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.decode().splitlines()[-1] == (
+        "error: predict: --why new/maps: one.png and 3 more would be overwritten; name another "
+        "folder, or remove what is there"
+    )
+    assert {file: (bare / file).read_bytes() for file in files} == before
+
+
+@pytest.mark.parametrize("folder", ["file", "file/below", "/proc/why", "long" * 100])
+def test_folder_for_maps_that_cannot_be_written_is_one_line(tmp_path, monkeypatch, folder):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("kept")
+    with pytest.raises(PipelineError, match=rf"^--why {folder}: cannot be written to \(.+\); name"):
+        check_folder(Path(folder))
+    assert Path("file").read_text() == "kept"
+
+
+def test_folder_for_maps_is_looked_at_before_anything_is_computed(bare, pictures):
+    (bare / "notes").write_text("kept")
+    done = predict(bare, pictures, "--why", "notes")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.decode().splitlines() == [
+        "error: predict: --why notes: cannot be written to (is a file); name another folder"
+    ]
+
+
+def test_maps_get_names_of_their_own(tmp_path):
+    names = [
+        "-",
+        "/home/a/cat.png",
+        "../cat.JPG",
+        "Cat.jpg",
+        "cat.jpg",
+        "猫.png",
+        "x" * 300,
+        "..",
+        "a?:b",
+    ]
+    paths = map_paths(tmp_path, names)
+    found = [paths[name].name for name in names]
+    assert found[:7] == [
+        "picture.png", "home_a_cat.png", "cat.JPG.png", "Cat.jpg-2.png", "cat.jpg-3.png",
+        "猫.png", "x" * 200 + ".png",
+    ]  # fmt: skip
+    assert found[7:] == ["picture-2.png", "a_b.png"]
+    many = map_paths(tmp_path, ["鱼" * 99, "\udcff\n.png"])
+    assert [len(path.name.encode()) <= 204 for path in many.values()] == [True, True]
+
+
+def test_map_that_is_there_is_not_overwritten_nor_is_a_dangling_link(tmp_path):
+    (tmp_path / "cat.png").symlink_to(tmp_path / "absent")
+    with pytest.raises(PipelineError, match=r"cat\.png would be overwritten"):
+        map_paths(tmp_path, ["dog.png", "cat.png"])
+
+
+def test_chinese_is_printed_or_one_line_says_why_not(bare, pictures, finished):
+    """The network of the tests has other classes, so its description gets those of CIFAR-100."""
+    description = json.loads((bare / "models/model.json").read_text())
+    classes = {"fine": [*FINE], "coarse": [*COARSE]}
+    description["classes"] |= classes
+    (bare / "models/model.json").write_text(json.dumps(description))
+    chinese = ["--language", "zh", "--top", "1", pictures / "00.png"]
+    done = predict(bare, *chinese, environment={"LANG": "C"})
+    assert done.returncode == 0, done.stderr
+    (answer,) = re.findall(r"(?m)^ +[\d.]+%  (\S+) \((\S+)\)$", done.stdout.decode())
+    assert answer[0] in FINE.values()
+    assert answer[1] in COARSE.values()
+    ascii_only = {"PYTHONIOENCODING": "ascii"}
+    done = predict(bare, *chinese, "--json", environment=ascii_only)
+    (prediction,) = json.loads(done.stdout)["predictions"]
+    assert (prediction["class"], prediction["superclass"]) == answer
+    for options, reason in [(chinese, "output is in ascii"), (["--language", "fr", "x"], "en, zh")]:
+        done = predict(bare, *options, environment=ascii_only)
+        assert done.returncode == 1
+        assert done.stdout == b""
+        (line,) = done.stderr.decode().splitlines()
+        assert line.startswith("error: predict: --language ")
+        assert reason in line
 
 
 def test_standard_input_is_a_picture(bare, pictures):

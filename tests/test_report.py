@@ -117,6 +117,29 @@ def test_images_behind_a_cell_and_a_pair_are_shown_and_hidden_with_the_keyboard(
 
 @needs_chromium
 @pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_gallery_with_class_maps_fits_the_page_and_explains_itself(page, scheme, width):
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    gallery = page.locator("figure", has=page.get_by_role("heading", name="Most confident errors"))
+    text = gallery.locator("p").text_content()
+    assert re.search("class activation maps.* orange .* for .* blue .* against", text, re.DOTALL)
+    region, image = gallery.get_by_role("region"), gallery.get_by_role("img")
+    image.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "image => image.complete && image.naturalWidth", arg=image.element_handle()
+    )
+    box = region.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= width
+    # Small print stays readable: the picture is not squeezed, its region scrolls.
+    assert image.bounding_box()["width"] >= 600
+    assert image.evaluate("e => e.naturalHeight > 0.15 * e.naturalWidth")
+
+
+@needs_chromium
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_fits_a_phone_in_light_and_dark(page, scheme):
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 360, "height": 740})

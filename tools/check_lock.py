@@ -1,8 +1,8 @@
 """Checks that the committed results belong to the committed code: `python -m tools.check_lock`.
 
 Asks DVC what differs from dvc.lock: source files, params, commands, outputs. Data that DVC keeps
-may be absent, as on a fresh clone; a file that Git keeps may not. Needs no Git. The network in
-pretrained/, if there is one, has to be that of dvc.lock, and its card to have the scores in reports/.
+may be absent, as on a fresh clone; a file that Git keeps may not. Needs no Git. A network in
+pretrained/ has to be that of dvc.lock, and its card to have the scores in reports/.
 """
 
 import argparse

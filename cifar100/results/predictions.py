@@ -44,6 +44,12 @@ class Predictions:
         """The calibrated probability (N,) of the predicted class."""
         return self.probabilities.max(axis=1)
 
+    @cached_property
+    def errors_by_confidence(self) -> NDArray[np.int64]:
+        """The places (M,) of the images that are predicted wrongly, the most confident first."""
+        wrong = np.flatnonzero(self.predicted != self.labels)
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+
 
 def probabilities_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """Softmax (N, C) of logits (N, C) divided by `temperature`, in double precision."""

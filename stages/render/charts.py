@@ -162,14 +162,19 @@ def _confident_errors(results: Results) -> Chart:
     share = results.scores.metrics["confident_errors"]
     return Chart(
         "Most confident errors",
-        "Actual class above, predicted class and its calibrated probability below. Often both "
-        "names fit.",
+        "The actual class, and the predicted class with its calibrated probability; often both "
+        "names fit. Beside each image are its class activation maps (Zhou et al., 2016) for both "
+        "classes, on one scale: orange parts speak for the class, blue parts against it.",
         f"{share:.1%} of the test images are classified wrongly with a probability above 90 %."
         if share
         else "No error was made with a probability above 90 %.",
         "confident_errors",
         confident_errors(
-            results.images, results.predictions, results.classes.fine, results.gallery_images
+            results.images,
+            results.predictions,
+            results.class_maps,
+            results.classes.fine,
+            results.gallery_images,
         ),
         photos=True,
     )

@@ -5,50 +5,77 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure, SubFigure
 from numpy.typing import NDArray
+from PIL import Image
 
+from cifar100.class_activation.overlay import overlay
 from cifar100.dataset.samples import ClassNames
 from cifar100.results.predictions import Predictions
 from cifar100.results.tables import readable
-from stages.render.style import GREEN, ORANGE, RULES, new_figure
+from stages.render.style import GREY, RULES, new_figure
 
-COLUMNS = 6  # of the gallery of errors
+COLUMNS = 3  # of the gallery of errors
+SIDE, GAP = 128, 8  # pixels there: an image and its class maps, and the space between them
 PER_CLASS = 4  # examples of each class of a pair
 PER_SUPERCLASS = 8
 
 
 @matplotlib.rc_context(RULES)
 def confident_errors(
-    images: NDArray[np.uint8], predictions: Predictions, names: list[str], count: int
+    images: NDArray[np.uint8],
+    predictions: Predictions,
+    maps: NDArray[np.float32],
+    names: list[str],
+    count: int,
 ) -> Figure:
-    """The `count` wrong predictions with the highest probability, each with both class names."""
+    """The `count` wrong predictions with the highest probability, each with two class maps.
+
+    maps: (M, 2, H, W), of the predicted and of the actual class of each of the most confident
+    errors. Both of an image are drawn on the same scale.
+    """
     labels, predicted, confidence = (
         predictions.labels,
         predictions.predicted,
         predictions.confidence,
     )
-    wrong = np.flatnonzero(predicted != labels)
-    shown = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
+    shown = predictions.errors_by_confidence[:count]
     rows = -(-len(shown) // COLUMNS)
-    figure = new_figure(2 * COLUMNS, 2.45 * rows + 0.5)
+    figure = new_figure(3 * COLUMNS, 1.55 * rows + 0.4)
+    figure.set_layout_engine("constrained", wspace=0.06)
     grid = figure.subplots(rows, COLUMNS, squeeze=False)
     for axes in grid.flat:
         axes.axis("off")
-    for axes, index in zip(grid.flat, shown, strict=False):
-        axes.imshow(images[index].transpose(1, 2, 0), interpolation="nearest")
-        axes.set_title(readable(names[labels[index]]), fontsize=9, color=GREEN, loc="center")
-        axes.text(
-            0.5,
-            -0.03,
-            f"{readable(names[predicted[index]])} {confidence[index]:.0%}",
-            color=ORANGE,
+    for axes, index, of_image in zip(grid.flat, shown, maps, strict=False):
+        strongest = float(abs(of_image).max())
+        axes.imshow(side_by_side(images[index], of_image, strongest), interpolation="nearest")
+        axes.set_title(
+            f"{readable(names[labels[index]])}\n"
+            f"taken for {readable(names[predicted[index]])}, {confidence[index]:.0%}",
             fontsize=9,
-            ha="center",
-            va="top",
-            transform=axes.transAxes,
+            fontweight="normal",
         )
-    title = "Most confident errors: actual class above, predicted class below"
+        for place, text in enumerate(("image", "predicted", "actual")):
+            axes.text(
+                (place + 0.5) * SIDE + place * GAP,
+                SIDE + 10,
+                text,
+                color=GREY,
+                fontsize=8,
+                ha="center",
+                va="top",
+            )
+    title = "Most confident errors, and what spoke for the predicted and for the actual class"
     figure.suptitle(title, fontweight="bold")
     return figure
+
+
+def side_by_side(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], strongest: float
+) -> NDArray[np.uint8]:
+    """The image (3, S, S) and each of its class maps (K, H, W) over it, with white between them."""
+    large = Image.fromarray(image.transpose(1, 2, 0)).resize((SIDE, SIDE), Image.Resampling.NEAREST)
+    pictures = [np.asarray(large), *(overlay(image, one, SIDE, strongest) for one in maps)]
+    gap = np.full((SIDE, GAP, 3), 255, np.uint8)
+    return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
 
 
 @matplotlib.rc_context(RULES)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from cifar100.dataset.splits import load_classes, load_split
+from cifar100.results.class_maps import load_class_maps
 from cifar100.results.predictions import load_predictions
 from cifar100.results.scores import read_scores
 from cifar100.results.tables import HISTORY, SUMMARY, read_table
@@ -17,6 +18,7 @@ from stages.render.training import describe_training, first_filters
 
 PROCESSED = Path("data/processed")
 PREDICTIONS = Path("data/predictions/test.npz")
+CLASS_MAPS = Path("data/predictions/class_maps.npz")
 MODELS = Path("models")
 REPORTS = Path("reports")
 
@@ -24,13 +26,15 @@ REPORTS = Path("reports")
 def main() -> None:
     """Write reports/figures/, reports/gallery/ and reports/index.html."""
     params = load(RenderParameters)
+    predictions = load_predictions(PREDICTIONS)
     results = Results(
         load_split(PROCESSED / "test.npz").images,
-        load_predictions(PREDICTIONS),
+        predictions,
         load_classes(PROCESSED / "classes.json"),
         read_scores(REPORTS),
         read_table(HISTORY, REPORTS),
         first_filters(MODELS / "model.safetensors"),
+        load_class_maps(CLASS_MAPS, predictions),
         params.gallery_images,
     )
     training = describe_training(

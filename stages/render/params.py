@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from cifar100.results.class_maps import MAX_ERRORS
 from cifar100.running.params import StageParameters
 
 
@@ -9,4 +10,4 @@ class RenderParameters(StageParameters):
     """How the figures look."""
 
     figure_dpi: int = Field(ge=30, le=600)
-    gallery_images: int = Field(ge=1, le=100)
+    gallery_images: int = Field(ge=1, le=MAX_ERRORS)

@@ -18,7 +18,8 @@ class Results:
     """What a run left to draw: test images (N, 3, 32, 32), their predictions, scores and history.
 
     history: the rows of reports/history.csv · filters: the weights (K, 3, S, S) of the first
-    convolution · gallery_images: how many errors the gallery shows at most.
+    convolution · class_maps: (M, 2, H, W), of the predicted and of the actual class of the most
+    confident errors · gallery_images: how many errors the gallery shows at most.
     """
 
     images: NDArray[np.uint8]
@@ -27,6 +28,7 @@ class Results:
     scores: Scores
     history: pd.DataFrame
     filters: NDArray[np.float32]
+    class_maps: NDArray[np.float32]
     gallery_images: int
 
     @cached_property
