@@ -11,18 +11,27 @@ from cifar100.results.predictions import Predictions
 from cifar100.running.errors import printable
 from stages.evaluate.metrics import scores_per_image
 from tests.conftest import ROOT, Workspace, clone_working_tree
+from tools.comparison.param_curve import (
+    SCORES,
+    curve_figure,
+    curve_over,
+    differing_params,
+    verdict,
+    why_no_curve,
+)
 from tools.comparison.revisions import Revision
 from tools.comparison.tables import class_differences, metric_differences
 
 
-def revision(name, classes, right: np.ndarray) -> Revision:
+def revision(name, classes, right: np.ndarray, **params) -> Revision:
     """One whose answers to 2,000 images are right where `right` says."""
     labels = np.arange(2000) % 100
     logits = np.zeros((2000, 100), np.float32)
     logits[np.arange(2000), np.where(right, labels, (labels + 1) % 100)] = 5
     scores = scores_per_image(logits, labels, np.array(classes.coarse_of_fine))
     metrics = {"top1": float(right.mean()), "calibration_error": 0.1}
-    return Revision(name, Predictions(logits, labels, 1.0), scores, metrics, pd.DataFrame())
+    history = pd.DataFrame({"val_top1": [0.1, metrics["top1"] - 0.01]})
+    return Revision(name, Predictions(logits, labels, 1.0), scores, metrics, history, params)
 
 
 def test_paired_difference_is_significant_where_the_single_intervals_overlap(classes):
@@ -119,6 +128,90 @@ def test_any_name_is_a_revision_or_none_in_one_line(history):
         assert line.startswith(f"{printable(name)}: no such revision; `dvc exp show` "), line
 
 
+@pytest.fixture
+def rates(classes) -> list[Revision]:
+    """The best at lr 0.2; at 0.1 one image worse, at 0.05 and 0.8 a hundred."""
+    right = np.arange(2000) % 10 > 0
+    fewer = {name: right.copy() for name in ("slow", "near", "fast")}
+    fewer["slow"][1:1000:10] = False
+    fewer["near"][1] = False
+    fewer["fast"][1001::10] = False
+    return [
+        revision("near", classes, fewer["near"], lr=0.1, epochs=3, flip=True),
+        revision("best", classes, right, lr=0.2, epochs=3, flip=True),
+        revision("fast", classes, fewer["fast"], lr=0.8, epochs=3, flip=True),
+        revision("slow", classes, fewer["slow"], lr=0.05, epochs=3, flip=True),
+    ]
+
+
+def test_best_learning_rate_is_named_with_what_cannot_be_told_apart(rates):
+    assert differing_params(rates) == ["lr"]
+    assert why_no_curve(["lr"], rates) == ""
+    curve = curve_over("lr", "top1", rates)
+    assert curve["lr"].tolist() == [0.05, 0.1, 0.2, 0.8]
+    assert curve["state"].tolist() == ["worse", "same", "best", "worse"]
+    assert curve["top1"].tolist() == pytest.approx([0.85, 0.8995, 0.9, 0.85])
+    # The standard error of a share: the interval is that of the normal distribution, nearly.
+    half = 1.96 * np.sqrt(curve["top1"] * (1 - curve["top1"]) / 2000)
+    np.testing.assert_allclose(curve["high"] - curve["top1"], half, rtol=0.1)
+    np.testing.assert_allclose(curve["top1"] - curve["low"], half, rtol=0.1)
+    assert verdict(curve) == (
+        "best top1: lr 0.2 (best); cannot be told apart from it by these test images: 0.1 (near)"
+    )
+    assert verdict(curve[curve["state"] != "same"]).endswith(": none")
+
+
+def test_lowest_loss_is_the_best(rates):
+    curve = curve_over("lr", "loss", rates).set_index("run")
+    assert curve["loss"].idxmin() == curve["state"].eq("best").idxmax() == "best"
+    assert curve.loc["slow", "state"] == "worse"
+
+
+def test_curve_is_drawn_with_the_intervals(rates):
+    curve = curve_over("lr", "top1", rates)
+    figure = curve_figure(curve)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0.05", "0.1", "0.2", "0.8"]
+    bars = [segment[:, 1] for bar in axes.collections for segment in bar.get_segments()]
+    np.testing.assert_allclose(
+        sorted(map(list, bars)), sorted(curve[["low", "high"]].to_numpy().tolist())
+    )
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == ["validation images", "best", "cannot be told apart from the best", "worse"]
+
+
+def test_scores_to_draw_are_those_of_each_image(rates):
+    assert set(SCORES) == set(rates[0].scores)
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ([{"lr": 0.1}, {"lr": 0.1}], "the runs have the same params"),
+        (
+            [{"lr": 0.1, "epochs": 2, "flip": True}, {"lr": 0.2, "epochs": 3, "flip": True}],
+            "the runs differ in several params: lr, epochs",
+        ),
+        (
+            [{"schedule": "linear"}, {"schedule": "cosine"}],
+            "the runs differ in schedule, whose values are not all numbers",
+        ),
+        ([{"flip": True}, {"flip": False}], "the runs differ in flip, whose values are not all n"),
+        ([{"flip": True}, {"flip": 1}], "the runs differ in flip, whose values are not all numb"),
+        ([{"threads": "auto"}, {"threads": 2}], "the runs differ in threads, whose values are no"),
+        ([{"lr": 0.1, "new": 1}, {"lr": 0.1}], "the runs differ in new, whose values are not all"),
+        ([{"seed": 0}, {"seed": 1}], "the runs differ in seed alone: python -m tools.seeds gives"),
+    ],
+)
+def test_why_there_is_no_curve_is_said_in_one_line(classes, params, reason):
+    runs = [revision("run", classes, np.ones(2000, bool), **values) for values in params]
+    told = why_no_curve(differing_params(runs), runs)
+    assert told.startswith(reason)
+    assert "\n" not in told
+
+
 @pytest.mark.slow
 def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
     workspace.run("dvc", "exp", "run", "--name", "plain", "-S", "figure_dpi=45")
@@ -126,8 +219,13 @@ def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
     shown = workspace.run(*command, "HEAD", "plain", "workspace")
     assert "plain against HEAD" in shown
     assert "workspace against HEAD" in shown
+    assert "no chart of top1 over a param: the runs have the same params" in shown
     assert Image.open(workspace.path / "comparison/curves.png").size[0] > 500
     assert workspace.run("git", "status", "--porcelain", "comparison") == ""
+    workspace.run("dvc", "exp", "run", "--temp", "--name", "slower", "-S", "lr=0.01")
+    shown = workspace.run(*command, "plain", "slower", "--score", "loss")
+    assert "\nbest loss: lr 0.1 (plain); cannot be told apart" in shown
+    assert Image.open(workspace.path / "comparison/loss_over_lr.png").size[0] > 500
     output = workspace.run(*command, "HEAD", "absent", ok=False)
     assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         "error: compare: absent: no such revision; `dvc exp show` and `git branch` list them"

@@ -25,7 +25,13 @@ from stages.render.reliability import reliability_diagram
 from stages.render.report import render_report, verdict
 from stages.render.results import Results
 from stages.render.style import save_figure
-from stages.render.training import DEFAULTS, Training, describe_training, grouped_params
+from stages.render.training import (
+    DEFAULTS,
+    Training,
+    describe_training,
+    grouped_params,
+    numbers_of,
+)
 from tests.conftest import ROOT
 
 HISTORY = pd.DataFrame(
@@ -134,6 +140,12 @@ def test_habits_stand_out_from_single_images(counts, classes):
     assert lightness[25] < lightness[8] - 0.4
     assert lightness[8] < lightness[1] - 0.15
     assert image.get_array().mask.diagonal().all()  # the correct predictions have no colour
+
+
+def test_single_images_are_faint_also_where_nothing_happened_twice(counts, classes):
+    counts[:] = 1
+    image = class_confusion(counts, classes).axes[0].images[-1]
+    assert image.cmap(image.norm(1))[:3] @ np.array([0.299, 0.587, 0.114]) > 0.85
 
 
 def test_gallery_shows_the_most_confident_errors_first_with_the_maps_of_both_classes(classes):
@@ -256,7 +268,7 @@ def test_charts_say_what_the_run_shows(results):
 def page_of(results, drawn, tmp_path) -> str:
     for chart in drawn:
         save_figure(chart.figure, tmp_path / chart.file, 40)
-    return render_report(results, drawn, Training({}, {}), tmp_path)
+    return render_report(results, drawn, Training({}, {}, numbers_of({})), tmp_path)
 
 
 @pytest.mark.slow
@@ -319,6 +331,8 @@ def test_training_is_described_in_words(tmp_path):
     assert training.facts["Network"] == "ResNet-18, width 32, stem cifar"
     assert training.facts["Training images"] == "48,000, and 2,000 for validation"
     assert [param.name for param in training.params["Recipe"]] == ["seed", "lr"]
+    assert training.numbers["lr"] == 0.1
+    assert training.numbers["epochs"] == numbers_of({})["epochs"]  # of an older description
     path.unlink()
     with pytest.raises(PipelineError, match=r"model\.json: not found"):
         describe_training(path, SUMMARY, HISTORY)
@@ -336,6 +350,10 @@ def test_training_is_described_in_words(tmp_path):
         json.dumps(DESCRIPTION | {"training": {"params": ["seed"]}}),
         json.dumps(DESCRIPTION | {"training": {"params": {}}}),
         json.dumps(DESCRIPTION | {"training": {"params": {"seed": 0}, "images": "many"}}),
+        json.dumps(DESCRIPTION | {"training": DESCRIPTION["training"] | {"params": {"lr": "a"}}}),
+        json.dumps(
+            DESCRIPTION | {"training": DESCRIPTION["training"] | {"params": {"depth": 1e999}}}
+        ),
     ],
 )
 def test_damaged_description_is_refused_in_one_line(tmp_path, content):

@@ -5,12 +5,14 @@ import os
 import re
 import shutil
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from stages.render.report import COLUMNS, sheet
+from tests.test_figures import of_predictions, page_of
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -27,9 +29,9 @@ def browser():
         browser.close()
 
 
-@pytest.fixture
-def page(browser, finished):
-    """The page on a desktop; anything that it loads or complains about fails the test."""
+@contextmanager
+def opened(browser, file):
+    """A page on a desktop; anything that it loads or complains about fails the test."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
     trouble = []
     page.on("console", lambda message: trouble.append(message.text))
@@ -40,11 +42,17 @@ def page(browser, finished):
             None if request.url.startswith(("data:", address)) else trouble.append(request.url)
         ),
     )
-    address = (finished.path / "reports/index.html").as_uri()
+    address = file.as_uri()
     page.goto(address)
     yield page
     page.close()
     assert trouble == []
+
+
+@pytest.fixture
+def page(browser, finished):
+    with opened(browser, finished.path / "reports/index.html") as page:
+        yield page
 
 
 def shown_rows(page) -> list[list[str]]:
@@ -151,6 +159,50 @@ def test_page_fits_a_phone_in_light_and_dark(page, scheme):
 
 
 @needs_chromium
+def test_page_begins_with_what_to_know_and_what_to_try(page):
+    """Confusions, confidence and next steps come before the first chart, each with its words."""
+    first = page.locator("main > *").all_text_contents()
+    titles = ["What it confuses", "Where it is too sure", "What to try next", "What was trained"]
+    assert [text for text in first if text in titles] == titles
+    assert "Most often confused: " in first[first.index(titles[0]) + 1]
+    assert len(first[first.index(titles[1]) + 1]) > 30
+    steps = page.locator("ol li code").all_text_contents()
+    assert len(steps) >= 2
+    assert all(re.match(r"dvc exp run .*-S |python -m tools\.", step) for step in steps)
+    assert page.locator("nav a").first.get_attribute("href") == "#short"
+
+
+@needs_chromium
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["perfect", "untrained"])
+def test_page_of_an_unusual_run_fits_and_has_no_empty_part(
+    browser, samples, classes, tmp_path, kind
+):
+    logits = np.zeros((500, 100), np.float32)
+    logits[np.arange(500), samples.fine if kind == "perfect" else 7] = 20
+    file = tmp_path / "index.html"
+    file.write_text(page_of(of_predictions(logits, samples, classes), tmp_path), encoding="utf-8")
+    with opened(browser, file) as page:
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for width in (360, 1280):
+                page.set_viewport_size({"width": width, "height": 740})
+                assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert not re.search(r"\b0 (images|errors)\b|\bnan\b", page.locator("body").inner_text())
+        bare = "all => all.filter(e => !e.textContent.trim() && !e.querySelector('img')).length"
+        assert (
+            page.eval_on_selector_all("main h2, main h3, main p, main figure, main li", bare) == 0
+        )
+        columns = page.eval_on_selector_all(
+            "#table tbody tr",
+            "rows => rows[0].cells.length && [...rows[0].cells].map((_, i) => "
+            "rows.some(row => row.cells[i].textContent.trim()))",
+        )
+        assert all(columns)
+        assert len(columns) == (7 if kind == "perfect" else 8)
+
+
+@needs_chromium
 def test_page_is_usable_without_seeing_it(page):
     """Every button and picture has a name, and headings do not skip a level."""
     nameless = page.eval_on_selector_all(
@@ -184,7 +236,7 @@ def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.goto((workspace.path / "page/index.html").as_uri())
-    page.wait_for_function("document.querySelectorAll('.vega-embed svg.marks').length == 7")
+    page.wait_for_function("document.querySelectorAll('.vega-embed svg.marks').length == 9")
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
     bars = page.locator("svg.marks").nth(1).bounding_box()
     assert bars["height"] > 100 * 10  # a line for each class

@@ -13,7 +13,7 @@ from stages.render.curves import learning_curves
 from stages.render.filters import first_layer_filters
 from stages.render.gallery import confident_errors, correct_predictions, pair_examples
 from stages.render.reliability import reliability_diagram
-from stages.render.results import Results
+from stages.render.results import Results, images_in_words
 
 CALIBRATED = 0.02  # distance of the temperature from 1 up to which a network is well calibrated
 
@@ -83,7 +83,7 @@ def _superclass_confusion(results: Results) -> Chart:
         finding = (
             f"Easiest: {names[shares.argmax()]} ({shares.max():.0%}). Hardest: "
             f"{names[shares.argmin()]} ({shares.min():.0%}). Most frequent error: {names[actual]} "
-            f"taken for {names[predicted]} ({_images(errors.max())})."
+            f"taken for {names[predicted]} ({images_in_words(errors.max())})."
         )
     return Chart(
         "Superclass confusion",
@@ -132,8 +132,9 @@ def _pairs(results: Results) -> Chart:
         "Most confused pairs",
         "Four images of each class of a pair, first those that were taken for the other class.",
         f"Most often confused: {readable(first['class_a'])} and {readable(first['class_b'])} "
-        f"({_images(first['images'])}). The pairs shown account for {pairs['images'].sum():,} of "
-        f"the {results.errors:,} errors; {related} of {len(pairs)} are in one superclass.",
+        f"({images_in_words(first['images'])}). The pairs shown account for "
+        f"{pairs['images'].sum():,} of the {results.errors:,} errors; {related} of {len(pairs)} "
+        "are in one superclass.",
         "confused_pairs",
         pair_examples(results.images, predictions, pairs, results.classes.fine),
         photos=True,
@@ -202,7 +203,3 @@ def _filters(results: Results) -> Chart:
         "first_filters",
         first_layer_filters(results.filters),
     )
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count:,} images"

@@ -18,6 +18,7 @@ ERROR_COLORS = LinearSegmentedColormap.from_list(
     "errors", ["#fff7ec", "#fdd49e", "#fc8d59", "#d7301f", "#7f0000"]
 )
 EMPHASIS = 0.8  # exponent of the scale: below 1 shows single images, above 1 hides them
+HABIT = 6  # images from which a cell may be the darkest, so that single ones are faint in any run
 
 
 @matplotlib.rc_context(RULES)
@@ -61,7 +62,7 @@ def class_confusion(counts: NDArray[np.int64], classes: ClassNames) -> Figure:
     diagonal = np.eye(len(ordered), dtype=bool)
     axes.imshow(np.ma.masked_array(diagonal, ~diagonal), cmap="Greys", vmin=0, vmax=4)
     errors: NDArray[np.int64] = np.ma.masked_array(ordered, diagonal | (ordered == 0))
-    largest = max(2, int(ordered[~diagonal].max()))
+    largest = max(HABIT, int(ordered[~diagonal].max()))
     image = axes.imshow(errors, cmap=ERROR_COLORS, norm=PowerNorm(EMPHASIS, 0, largest))
     _divide_by_superclass(axes, classes)
     axes.set_xlabel("predicted class, by superclass")

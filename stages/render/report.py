@@ -13,6 +13,7 @@ from PIL import Image
 
 from cifar100.results.tables import readable
 from stages.render.charts import Chart
+from stages.render.findings import confusions, learned_nothing, next_steps, trust
 from stages.render.results import Results
 from stages.render.training import Training
 
@@ -40,6 +41,9 @@ def render_report(results: Results, drawn: list[Chart], training: Training, repo
     return template.render(
         images=len(results.predictions.labels),
         verdict=verdict(results),
+        confusions=" ".join(confusions(results)),
+        trust=" ".join(trust(results)),
+        steps=next_steps(results, training.numbers),
         scores=scores_with_titles(results),
         training=training,
         charts=[(chart, _inlined(reports / chart.file, chart.photos)) for chart in shown],
@@ -55,10 +59,9 @@ def render_report(results: Results, drawn: list[Chart], training: Training, repo
 
 def verdict(results: Results) -> str:
     """What to know before looking at the charts of an unusual run; '' for others."""
-    top1 = results.scores.intervals.set_index("metric").loc["top1"]
     if not results.errors:
         return "No test image was classified wrongly, so there is nothing to show about errors."
-    if top1["low"] <= 1 / len(results.classes.fine):
+    if learned_nothing(results):
         return (
             "The network is no better than chance (1 %), so it learned nothing: look at the "
             "learning curves first, and try another lr."

@@ -50,3 +50,8 @@ class Results:
     def wrong(self) -> NDArray[np.bool_]:
         """Whether each image (N,) was predicted wrongly."""
         return self.predictions.predicted != self.predictions.labels
+
+
+def images_in_words(count: int) -> str:
+    """A number of images, in the singular where it is one."""
+    return "1 image" if count == 1 else f"{count:,} images"

@@ -27,10 +27,14 @@ class Param:
 
 @dataclass(frozen=True)
 class Training:
-    """What was trained: facts by their names, and the params of the stage train by section."""
+    """What was trained: facts by their names, and the params of the stage train by section.
+
+    numbers: the params that are numbers.
+    """
 
     facts: dict[str, str]
     params: dict[str, list[Param]]
+    numbers: dict[str, int | float]
 
 
 def first_filters(weights: Path) -> NDArray[np.float32]:
@@ -62,10 +66,18 @@ def describe_training(description: Path, summary: pd.DataFrame, history: pd.Data
         network, training = stored["network"], stored["training"]
         images = f"{training['images']:,}, and {training['validation_images']:,} for validation"
         name = f"ResNet-{network['depth']}, width {network['width']}, stem {network['stem']}"
-        params = grouped_params(dict(training["params"].items()))
+        values = dict(training["params"].items())
+        params, numbers = grouped_params(values), numbers_of(values)
     except FileNotFoundError:
         raise PipelineError(f"{description}: not found; run `dvc repro`") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise PipelineError(
             f"{description}: not the description of a model ({reason_of(error)})"
         ) from None
@@ -78,7 +90,7 @@ def describe_training(description: Path, summary: pd.DataFrame, history: pd.Data
         "Training images": images,
         "Epochs": ", then ".join(f"{n} on images of {size} pixels" for size, n in sizes.items()),
     }
-    return Training(facts, params)
+    return Training(facts, params, numbers)
 
 
 def grouped_params(values: dict[str, Any]) -> dict[str, list[Param]]:
@@ -98,6 +110,20 @@ def grouped_params(values: dict[str, Any]) -> dict[str, list[Param]]:
         for title, section in sections.items()
     }
     return {title: rows for title, rows in grouped.items() if rows}
+
+
+def numbers_of(values: dict[str, Any]) -> dict[str, int | float]:
+    """The params of a training that are numbers, and the default of those that are not given.
+
+    Raises `ValueError`, `TypeError` or `OverflowError` if one is no number.
+    """
+    sections = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    return {
+        name: type(default)(values.get(name, default))
+        for section in sections.values()
+        for name, default in section.items()
+        if type(default) in (int, float)
+    }
 
 
 def as_yaml(value: Any) -> str:

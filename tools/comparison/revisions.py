@@ -1,4 +1,4 @@
-"""What a Git revision or a DVC experiment left: its scores, predictions and curves."""
+"""What a Git revision or a DVC experiment left: its scores, predictions, curves and params."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from cifar100.results.predictions import Predictions, load_predictions
 from cifar100.results.tables import HISTORY, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from stages.evaluate.metrics import scores_per_image
+from tools.comparison.recipes import params_of, read_stages
 from tools.repository import git, is_shallow
 
 WORKSPACE = "workspace"  # the files as they are now
@@ -28,13 +29,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Revision:
-    """The results of one revision; `scores` are those of `scores_per_image`."""
+    """The results of one revision; `scores` are those of `scores_per_image`.
+
+    params: those that the scores were made with, by dvc.lock.
+    """
 
     name: str
     predictions: Predictions
     scores: dict[str, NDArray[np.float64]]
     metrics: dict[str, float]
     history: pd.DataFrame
+    params: dict[str, Any]
 
 
 def load_revision(name: str, classes: ClassNames) -> Revision:
@@ -50,7 +55,8 @@ def load_revision(name: str, classes: ClassNames) -> Revision:
     history = parse_table(
         HISTORY, _read(name, "reports/history.csv"), f"{name}: reports/history.csv"
     )
-    return Revision(name, predictions, scores, metrics, history)
+    params = params_of(read_stages(_read(name, "dvc.lock"), f"{name}: dvc.lock"))
+    return Revision(name, predictions, scores, metrics, history, params)
 
 
 def load_class_names(name: str) -> ClassNames:

@@ -1,0 +1,227 @@
+"""Trains the present params with several seeds: `python -m tools.seeds --count 3`.
+
+Each seed is a DVC experiment that runs in a copy of the repository, so the files here stay as they
+are. Experiments that are there already with the same params and code are not run again.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cifar100.results.scores import METRICS
+from cifar100.results.tables import INTERVALS, parse_table
+from cifar100.running.errors import PipelineError, reason_of
+from cifar100.running.guard import run_command
+from cifar100.running.outputs import write_csv
+from cifar100.running.params import load
+from stages.train.params import TrainParameters
+from tools.check_params import SCHEMAS
+from tools.comparison.recipes import (
+    Recipe,
+    present_recipe,
+    read_stages,
+    recorded_recipe,
+    without_seed,
+)
+
+DIGITS = 4
+EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished experiment: its name, its commit, and what it was made from."""
+
+    name: str
+    commit: str
+    recipe: Recipe
+
+    @property
+    def seed(self) -> int:
+        """The seed of its training."""
+        return int(self.recipe["train"]["params"]["seed"])
+
+
+def main() -> None:
+    """Run the seeds that are missing; print the scores of all, their mean and their deviation."""
+    parser = argparse.ArgumentParser(prog="python -m tools.seeds", description=__doc__)
+    parser.add_argument(
+        "--count", type=int, default=3, help="how many, from `seed` in params.yaml on; default: 3"
+    )
+    parser.add_argument("--table", type=Path, help="a CSV file to write the scores to as well")
+    options = parser.parse_args()
+    if options.count < 2:
+        parser.error("argument --count: expected a whole number of at least 2")
+    for schema in SCHEMAS.values():
+        load(schema)
+    seeds = seeds_from(load(TrainParameters), options.count)
+    recipe = present_recipe()
+    finished: dict[int, Experiment] = {}
+    try:
+        for seed in seeds:
+            finished[seed] = found_or_run(seed, recipe)
+    except KeyboardInterrupt:
+        print(f"seeds: {kept(finished)}", file=sys.stderr)
+        raise
+    except PipelineError as error:
+        raise PipelineError(f"{error}; {kept(finished)}") from None
+    table = score_table({seed: scores_of(one) for seed, one in finished.items()})
+    print(f"\n{len(seeds)} seeds of the same params and code")
+    print(table.to_string(index=False, na_rep="", float_format=f"{{:.{DIGITS}f}}".format))
+    print(
+        "mean and sd: over the seeds of the training; half_interval: half of the 95 % confidence "
+        "interval over the choice of test images, mean of the seeds"
+    )
+    if options.table:
+        write_csv(options.table, table, DIGITS)
+        print(f"seeds: {options.table}")
+
+
+def seeds_from(params: TrainParameters, count: int) -> range:
+    """The seeds to run. Raises `PipelineError` if the last one is larger than a seed may be."""
+    last = params.seed + count - 1
+    try:
+        params.replace(seed=last)
+    except ValueError:
+        raise PipelineError(
+            f"params.yaml: seed: {count} seeds from {params.seed} on end at {last}, which is not "
+            "allowed; give a smaller seed"
+        ) from None
+    return range(params.seed, last + 1)
+
+
+def found_or_run(seed: int, recipe: Recipe) -> Experiment:
+    """The experiment with this seed of the present recipe, which is run if there is none.
+
+    Raises `PipelineError` if it fails, or if the files were changed since `recipe` was read.
+    """
+    found, state = find(seed, recipe), "there already"
+    if not found:
+        name = name_of(seed, recipe)
+        print(f"seeds: seed {seed}: running experiment {name}", flush=True)
+        run_experiment(seed, name)
+        found, state = find(seed, recipe), "finished"
+        if not found:
+            raise PipelineError(
+                f"seed {seed}: params or code were changed while the seeds ran; put them back, or "
+                "start again for the new ones"
+            )
+    top1 = scores_of(found)["value"]["top1"]
+    print(f"seeds: seed {seed}: {found.name}, {state}: top1 {top1:.{DIGITS}f}", flush=True)
+    return found
+
+
+def name_of(seed: int, recipe: Recipe) -> str:
+    """A name that other params or other code do not get, such as seed-0-1a2b3c."""
+    content = json.dumps(without_seed(recipe), sort_keys=True)
+    return f"seed-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
+
+
+def find(seed: int, recipe: Recipe) -> Experiment | None:
+    """An experiment that was made from this recipe, with this seed."""
+    wanted = without_seed(recipe)
+    for experiment in experiments():
+        if experiment.seed == seed and without_seed(experiment.recipe) == wanted:
+            return experiment
+    return None
+
+
+def experiments() -> list[Experiment]:
+    """All experiments of this repository whose scores belong to their params and code."""
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").decode()
+    found = []
+    for commit, name in EXPERIMENT.findall(listed):
+        try:
+            stages = read_stages(git("show", f"{commit}:./dvc.lock"), name)
+        except PipelineError:
+            continue  # an experiment of another pipeline, in the same repository
+        recipe = recorded_recipe(stages)
+        if recipe:
+            found.append(Experiment(name, commit, recipe))
+    return found
+
+
+def run_experiment(seed: int, name: str) -> None:
+    """Run the present params with another seed, in a copy of the repository.
+
+    Raises `PipelineError` if it fails.
+    """
+    command = ["dvc", "exp", "run", "--temp", "--name", name, "--set-param", f"seed={seed}"]
+    # In a group of its own DVC gets one signal from here, however this process is interrupted.
+    with subprocess.Popen([sys.executable, "-m", *command], start_new_session=True) as running:
+        try:
+            code = running.wait()
+        except KeyboardInterrupt:
+            if os.name == "posix":
+                os.killpg(running.pid, signal.SIGINT)
+            running.wait()
+            raise
+    if code:
+        raise PipelineError(f"seed {seed}: `{' '.join(command)}` failed, for the reason above")
+
+
+def kept(finished: dict[int, Experiment]) -> str:
+    """What is done when the rest is not, and how to go on."""
+    names = ", ".join(f"seed {seed} ({one.name})" for seed, one in finished.items())
+    return f"finished and kept: {names or 'no seed'}; run the same command again to go on"
+
+
+def scores_of(experiment: Experiment) -> pd.DataFrame:
+    """A row per metric: its value, and low and high of its interval over images if it has one.
+
+    Raises `PipelineError` if the experiment does not hold them.
+    """
+    content = git("show", f"{experiment.commit}:./reports/{INTERVALS.name}")
+    intervals = parse_table(INTERVALS, content, f"{experiment.name}: reports/{INTERVALS.name}")
+    try:
+        stored = json.loads(git("show", f"{experiment.commit}:./reports/metrics.json"))
+        values = {name: float(stored[name]) for name in METRICS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{experiment.name}: reports/metrics.json: not the metrics of a run "
+            f"({reason_of(error)}); remove it: dvc exp remove {experiment.name}"
+        ) from None
+    table = pd.DataFrame({"value": pd.Series(values)})
+    return table.join(intervals.set_index("metric")[["low", "high"]])
+
+
+def score_table(scores: dict[int, pd.DataFrame]) -> pd.DataFrame:
+    """A row per metric: mean and standard deviation over seeds, and the value for each seed.
+
+    `scores` has a table of `scores_of` per seed. sd is the sample standard deviation (n − 1);
+    half_interval is half of the interval over test images, NaN for metrics without one.
+    """
+    values = pd.DataFrame({f"seed {seed}": table["value"] for seed, table in scores.items()})
+    halves = pd.DataFrame(
+        {seed: (table["high"] - table["low"]) / 2 for seed, table in scores.items()}
+    )
+    summary = pd.DataFrame(
+        {
+            "mean": values.mean(axis=1),
+            "sd": values.std(axis=1),
+            "half_interval": halves.mean(axis=1),
+        }
+    )
+    return summary.join(values).rename_axis("metric").reset_index()
+
+
+def git(*arguments: str) -> bytes:
+    """The output of a Git command. Raises `PipelineError` with its reason if it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    if done.returncode:
+        reason = reason_of(Exception(done.stderr.decode(errors="replace")))
+        raise PipelineError(f"git {arguments[0]} failed ({reason})")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    run_command("seeds", main)
