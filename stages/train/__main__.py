@@ -9,8 +9,6 @@ import sys
 # To the root of the repository, where Python has put this folder
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import os
-
 from cifar100.running.guard import run_stage
 
 if __name__ == "__main__":
