@@ -9,10 +9,10 @@ from cifar100.running.errors import PipelineError
 NAMES: dict[str, dict[str, str]] = {"en": {}, "zh": chinese.FINE | chinese.COARSE}
 
 
-def check_language(language: str, encoding: str, errors: str = "strict") -> None:
+def check_language(language: str, encoding: str) -> None:
     """Raise `PipelineError` if there are no names in `language`, or they cannot be printed.
 
-    encoding, errors: those of the text stream to which they would be written.
+    encoding: of the text stream to which they would be written.
     """
     if language not in NAMES:
         raise PipelineError(
@@ -20,7 +20,7 @@ def check_language(language: str, encoding: str, errors: str = "strict") -> None
             f"{', '.join(NAMES)}"
         )
     try:
-        "".join(NAMES[language].values()).encode(encoding, errors)
+        "".join(NAMES[language].values()).encode(encoding)
     except UnicodeEncodeError:
         raise PipelineError(
             f"--language {language}: the output is in {encoding}, which has not all letters of "

@@ -61,7 +61,7 @@ def main() -> None:
     """Print the classes of each picture; one line on standard error for each that is unreadable."""
     options = parse_options()
     encoding = "utf-8" if options.json else sys.stdout.encoding  # JSON is written in ASCII
-    check_language(options.language, encoding, sys.stdout.errors or "strict")
+    check_language(options.language, encoding)
     if options.why:
         check_folder(options.why)
     folder = options.models or choose_folder()
