@@ -1,6 +1,7 @@
 """What tests run in each of several processes, which Paddle's launcher starts from this file."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from stages.train.rendezvous import Place, Watch
 from stages.train.state import TrainingState
 from stages.train.validation import validate
 
+ROOT = Path(__file__).parent.parent
 IMAGES = 128
 MACHINE: dict[str, str | int] = {
     "device": "cpu",
@@ -127,6 +129,7 @@ def leave_findings(folder: Path, group: Group) -> None:
 
 def main() -> None:
     """Take part in the launch."""
+    os.chdir(ROOT)
     folder, watch = Path(sys.argv[1]), Watch(Place.from_environment())
     watch.run(lambda: leave_findings(folder, join(watch, {}, MACHINE)))
 

@@ -12,5 +12,5 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__
 from cifar100.running.guard import run_stage
 
 if __name__ == "__main__":
-    several = "CIFAR100_MACHINES" in os.environ
+    several = os.environ.get("CIFAR100_MACHINES")
     run_stage("train", "stages.train.launch" if several else "stages.train.main")

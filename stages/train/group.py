@@ -1,5 +1,7 @@
 """The processes that train one network together: one alone, or several through Paddle's groups."""
 
+import contextlib
+import io
 import os
 from collections import Counter
 
@@ -72,14 +74,14 @@ Group = Alone | Distributed
 
 
 def join(watch: Watch | None, facts: Facts, machine: dict[str, str | int]) -> Group:
-    """`Alone` without a watch; else the group of all processes of the launch, once all are there.
+    """`Alone`, or with a watch the group of all processes of the launch, once all are there.
 
     facts: what has to be the same in all processes, by name · machine: what computes here; device,
     precision and library have to be the same. Sets what Paddle's groups read from the environment.
     Raises `PipelineError` if a process does not come, or differs, or a network interface that the
     user names is not there.
     """
-    if watch is None:
+    if watch is None or watch.place.size == 1:
         return Alone()
     check_interfaces()
     place = watch.place
@@ -100,7 +102,8 @@ def join(watch: Watch | None, facts: Facts, machine: dict[str, str | int]) -> Gr
         "PADDLE_DISTRI_BACKEND": "gloo" if on_cpu else "nccl",
         "FLAGS_selected_gpus": str(place.gpu),
     }
-    dist.init_parallel_env()
+    with contextlib.redirect_stderr(io.StringIO()):  # it lists the flags that Paddle itself sets
+        dist.init_parallel_env()
     kinds = Counter(f"{each['instruction_set']}, {each['threads']} threads" for each in machines)
     described = "; ".join(f"{count} × {kind}" for kind, count in kinds.items())
     return Distributed(place.rank, place.size, {"machines": described})

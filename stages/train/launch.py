@@ -25,7 +25,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Run Paddle's launcher to its end; exit as it does.
+    """Run Paddle's launcher to its end; exit as it does if it fails.
 
     Raises `PipelineError` for params and variables that are wrong, and for a process that was
     killed.
@@ -55,8 +55,11 @@ def main() -> None:
             (Path(folder) / f"workerlog.{i}").touch()
         code = run([sys.executable, "-m", "paddle.distributed.launch", *arguments], folder)
         told = (Path(folder) / TOLD).exists()
-    if code and not told:
-        killed = f" (signal {256 - code})" if code > 192 else ""
+    if code == 0:
+        return
+    if not told:
+        number = 256 - code if code > 192 else -code  # of a process of the launcher, or its own
+        killed = f" (signal {number})" if number > 0 else ""
         raise PipelineError(f"a process on this machine was ended{killed}; {AGAIN}")
     raise SystemExit(code)
 

@@ -88,6 +88,7 @@ class Watch:
 
     def __init__(self, place: Place) -> None:
         self.place = place
+        self.launcher = os.getppid()
         self.reason: str | None = None
         self._links: dict[int, socket.socket] = {}
         self._known = threading.Event()  # the reason is
@@ -217,8 +218,11 @@ class Watch:
             _send(link, message)
 
     def _speaks(self) -> bool:
-        """Whether this process tells the user of its end; one on each machine does."""
-        return self.place.local[0] == 0
+        """Whether this process tells the user of its end; one on each machine does.
+
+        If the launcher was killed, whoever started it tells.
+        """
+        return self.place.local[0] == 0 and os.getppid() == self.launcher
 
     def _note(self) -> None:
         """Leave a mark that the user was told, for the process that started the launcher."""
@@ -238,11 +242,14 @@ class Watch:
         was the cause, or `SystemExit` if another process on this machine tells the user.
         """
         try:
-            main()
-            self.leave()
-        except BaseException as error:
-            for ending in ENDINGS:
-                signal.signal(ending, signal.SIG_IGN)
+            try:
+                main()
+                self.leave()
+            except BaseException:
+                _ignore_requests_to_end()
+                raise
+        except BaseException as error:  # perhaps a request to end that came after the first error
+            _ignore_requests_to_end()
             own = isinstance(error, PipelineError)
             if self._links and not own and not isinstance(error, KeyboardInterrupt):
                 self._known.wait(SECONDS_TO_LEARN)
@@ -257,6 +264,11 @@ class Watch:
             if self.reason is not None and not own:
                 raise PipelineError(self.reason) from None
             raise
+
+
+def _ignore_requests_to_end() -> None:
+    for ending in ENDINGS:
+        signal.signal(ending, signal.SIG_IGN)
 
 
 def _ending(error: BaseException) -> str:
