@@ -122,7 +122,7 @@ def test_another_python_counts_if_it_is_asked_for(made, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a b", "it's", 'say "so"', "größe ☃", "x" * 200, "$HOME", "[a]*"])
+@pytest.mark.parametrize("name", ['it\'s "größe" $HOME [x] ☃', "x" * 200])
 def test_environment_is_made_wherever_people_keep_a_repository(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()
