@@ -25,7 +25,7 @@ STARTS_ANOTHER = (
 )
 
 
-@pytest.mark.parametrize("child", [SLEEPS, STARTS_ANOTHER])
+@pytest.mark.parametrize("child", [SLEEPS, pytest.param(STARTS_ANOTHER, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_child_ends_with_its_parent_however_that_ends(child, ending):
     with subprocess.Popen(

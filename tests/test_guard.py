@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import RESULTS, ROOT, Workspace
 from tests.processes import children, is_running, training_process, wait_until
+from tests.test_disk import NAMESPACE, needs_namespace
 
 REPORT, FIGURES = "reports/report.txt", "reports/figures"
 OUTPUTS = {
@@ -224,6 +225,34 @@ def test_results_that_cannot_be_put_back_are_named(tmp_path):
         "error: small: 3 of the last results could not be put back (reports/report.txt: "
     )
     assert "`python -m tools.restore` does it" in errors
+
+
+FILLS_THE_DISK = """def main():
+    with open("filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+"""
+ON_A_SMALL_DISK = """
+mkdir disk && mount -t tmpfs -o size=600k none disk && cp -a project/. disk && cd disk || exit 2
+DVC_ROOT=$PWD PYTHONDONTWRITEBYTECODE=1 python stages/small && exit 2
+rm filler
+python -c "from cifar100.running.restore import restore_outputs; restore_outputs('small')"
+cp -a reports ..
+"""
+
+
+@needs_namespace
+def test_results_are_put_back_when_a_full_disk_has_room_again(tmp_path):
+    stage = SmallStage(tmp_path / "project", FILLS_THE_DISK)
+    output = Workspace(tmp_path).run(*NAMESPACE, ON_A_SMALL_DISK)
+    full = "No space left on device"
+    first, second = output.splitlines()
+    assert first.startswith("error: small: ")
+    assert first.endswith(full)
+    assert second.startswith("error: small: 3 of the last results could not be put back (")
+    assert full in second
+    stage.folder = tmp_path
+    assert stage.outputs() == OUTPUTS
 
 
 def test_results_are_there_after_a_stage_that_cannot_be_imported(workspace):

@@ -84,7 +84,12 @@ HALF_MADE = {
 }
 
 
-@pytest.mark.parametrize("how", HALF_MADE)
+QUICKLY = ("its Python is another version now", "pip was cut off", "only a stamp is left")
+
+
+@pytest.mark.parametrize(
+    "how", [h if h in QUICKLY else pytest.param(h, marks=pytest.mark.slow) for h in HALF_MADE]
+)
 def test_half_made_environment_is_noticed(made, tmp_path, how):
     whole = tmp_path / "whole"  # a copy would count as moved, so the original is broken and mended
     shutil.copytree(made / ".venv", whole, symlinks=True)
@@ -122,7 +127,7 @@ def test_another_python_counts_if_it_is_asked_for(made, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["a b", "it's", 'say "so"', "größe ☃", "x" * 200, "$HOME", "[a]*"])
+@pytest.mark.parametrize("name", ['it\'s "größe" $HOME [x] ☃', "x" * 200])
 def test_environment_is_made_wherever_people_keep_a_repository(tmp_path, name):
     folder = tmp_path / name
     folder.mkdir()

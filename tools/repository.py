@@ -87,10 +87,20 @@ def is_in_git(folder: Path = Path()) -> bool:
 
 def is_shallow() -> bool:
     """Whether Git says that this clone lacks earlier commits."""
+    return _answer("--is-shallow-repository") == "true"
+
+
+def has_commit() -> bool:
+    """Whether there is any commit to clone."""
+    return bool(_answer("--verify", "HEAD^{commit}"))
+
+
+def _answer(*question: str) -> str:
+    """What `git rev-parse` says; nothing if it fails."""
     try:
-        return git("rev-parse", "--is-shallow-repository") == "true"
+        return git("rev-parse", *question)
     except PipelineError:
-        return False
+        return ""
 
 
 def _root(folder: Path) -> Path | None:
@@ -120,14 +130,16 @@ def clone_project(target: Path) -> Path:
         git(*author, "commit", "--quiet", "--message", "The files as they are", folder=target)
         return target
     top = git("rev-parse", "--show-toplevel")
-    git("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
     inside = git("rev-parse", "--show-prefix")
+    nothing = PipelineError(
+        f"this folder is in no commit of the Git repository {top}; commit it first: "
+        "`git add --all . && git commit -m Start`"
+    )
+    if not has_commit():
+        raise nothing
     clone(top, target, "--no-hardlinks")
     if not (target / inside / "dvc.yaml").is_file():
-        raise PipelineError(
-            f"this folder is in no commit of the Git repository {top}; commit it first: "
-            "`git add --all . && git commit -m Start`"
-        )
+        raise nothing
     return target / inside
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
-from cifar100.running.restore import recorded_outputs
+from cifar100.running.params import read_mapping
 from tools import children
 from tools.repository import clone_project, environment
 
@@ -32,8 +32,9 @@ QUICK = [
 
 def hashes(folder: Path) -> dict[str, str]:
     """The hash of each output in dvc.lock but the archive, which may be packed differently."""
-    outs = {path: md5 for stage in recorded_outputs(folder).values() for path, md5 in stage.items()}
-    return {path: md5 for path, md5 in outs.items() if path != ARCHIVE.as_posix()}
+    stages = read_mapping(folder / "dvc.lock")["stages"].values()
+    outs = [out for stage in stages for out in stage["outs"]]
+    return {out["path"]: out["md5"] for out in outs if out["path"] != ARCHIVE.as_posix()}
 
 
 def reproduce(folder: Path, params: list[str]) -> dict[str, str]:
