@@ -14,16 +14,15 @@ def shown(workspace, *command: str) -> dict[str, list[dict]]:
     plots = json.loads(output[output.index("{") :])
     assert "errors" not in plots
     return {
-        name: json.loads(content["content"])["data"]["values"]
+        name: content["content"]["data"]["values"]
         for name, (content, *_) in plots["data"].items()
         if content["type"] == "vega"
     }
 
 
 def check_curves(points: list[dict], columns: list[str], history: pd.DataFrame) -> None:
-    found = pd.DataFrame(points).pivot_table(
-        index="epoch", columns="field", values="dvc_inferred_y_value"
-    )
+    table = pd.DataFrame(points).astype({"epoch": int, "dvc_inferred_y_value": float})
+    found = table.pivot(index="epoch", columns="field", values="dvc_inferred_y_value")
     expected = history.set_index("epoch")[columns]
     pd.testing.assert_frame_equal(found, expected, check_names=False, check_index_type=False)
 
@@ -34,7 +33,7 @@ def test_training_and_validation_are_drawn_in_one_plot(workspace):
     for name, columns in CURVES.items():
         check_curves(plots[name], columns, history)
     (rates,) = (points for name, points in plots.items() if name.endswith("history.csv"))
-    assert [float(point["lr"]) for point in rates] == history["lr"].tolist()
+    assert [float(point["lr"]) for point in rates] == pytest.approx(history["lr"].tolist())
 
 
 @pytest.mark.slow
