@@ -10,7 +10,6 @@ import paddle
 import pytest
 
 from cifar100.network import onednn
-from cifar100.network.onednn import library
 from tests.conftest import ROOT
 from tools import check_gpu
 from tools.check_gpu import Row, Setup, count_in_trace, run_checks, to_markdown
@@ -18,7 +17,7 @@ from tools.check_gpu import Row, Setup, count_in_trace, run_checks, to_markdown
 
 @pytest.fixture
 def setup(tmp_path, monkeypatch) -> Setup:
-    monkeypatch.setattr(library, "_library", None)
+    monkeypatch.setattr(onednn, "available", lambda: False)
     monkeypatch.setattr(check_gpu, "SMALL", check_gpu.SMALL | {"width": 2, "epochs": 1})
     monkeypatch.setattr(check_gpu, "IMAGES", 64)
     check_gpu.write_data(tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from cifar100.network.onednn import library
+from cifar100.network import onednn
 from cifar100.running.params import load
 from stages.train.batches import DeviceImages, EpochPlan
 from stages.train.cuda_graph import Graphs
@@ -41,7 +41,7 @@ def steps(samples, monkeypatch):
         step()  # which makes what stays
         return step
 
-    monkeypatch.setattr(library, "_library", None)
+    monkeypatch.setattr(onednn, "available", lambda: False)
     return start
 
 
