@@ -255,6 +255,7 @@ def test_charts_say_what_the_run_shows(results):
     wrong = results.predictions.predicted != results.predictions.labels
     assert f"of the {wrong.sum():,} errors" in found["Class confusion"].finding
     assert "40.0% of the validation images" in found["Learning curves"].finding
+    assert found["Learning curves"].how_to_read.startswith("Shaded epochs")
     pairs = results.scores.confused_pairs
     assert f"({pairs['images'].iloc[0]} images)" in found["Most confused pairs"].finding
     for chart in found.values():

@@ -60,10 +60,13 @@ def charts(results: Results) -> Iterator[Chart]:
 def _learning_curves(results: Results) -> Chart:
     history, last = results.history, results.history.iloc[-1]
     best = history.loc[history["val_top1"].idxmax()]
+    shaded = (
+        "Shaded epochs train and validate on smaller images, so a step at their end is no error. "
+    )
     better = f" ({best['val_top1']:.1%} after epoch {best['epoch']:.0f})"
     return Chart(
         "Learning curves",
-        "Shaded epochs train and validate on smaller images, so a step at their end is no error. "
+        f"{shaded if history['image_size'].nunique() > 1 else ''}"
         "Training images are also cropped and mirrored, validation images are not.",
         f"After epoch {last['epoch']:.0f} the network is correct on {last['val_top1']:.1%} of the "
         f"validation images{better if best['val_top1'] > last['val_top1'] else ''} and on "
