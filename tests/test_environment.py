@@ -257,7 +257,7 @@ def test_pipeline_gives_the_same_bytes_in_a_hostile_shell(finished, workspace, t
     [
         "mount -t tmpfs -o ro none /dev/shm",
         "mount -t tmpfs -o size=4k none /dev/shm",
-        "mount -t tmpfs -o ro none /tmp; mount -t tmpfs -o ro none /var/tmp",
+        "mkdir shut; mount -t tmpfs -o ro none shut; export TMPDIR=$PWD/shut",
         "mount -t tmpfs -o ro none $HOME",
     ],
 )
