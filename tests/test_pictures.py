@@ -444,7 +444,7 @@ def test_ten_files_that_are_no_pictures_are_a_line_each_and_hide_no_other(models
 
 @pytest.mark.slow
 def test_folder_of_a_thousand_pictures_is_answered_in_one_call(models, tmp_path):
-    """Photographs of all devices, junk, and an image of 108 megapixels;."""
+    """Photographs of all devices, junk, and an image of 108 megapixels."""
     rng = np.random.default_rng(0)
     devices = list(DEVICES.values())
     for number in range(1000):
