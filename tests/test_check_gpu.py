@@ -35,6 +35,7 @@ def test_without_a_gpu_one_line_says_that_nothing_was_checked():
     )
 
 
+@pytest.mark.medium
 def test_equal_trainings_are_found_equal_and_others_named(setup):
     assert check_gpu.same_bytes_twice(setup) == Row("same bytes twice", "the same bytes", True)
     row = check_gpu.export(setup)

@@ -184,6 +184,7 @@ def test_header_before_a_header_without_end_is_refused(tmp_path, kind):
     assert "more than 32,768 bytes of headers" in refusal(path)
 
 
+@pytest.mark.medium
 def test_header_that_some_versions_of_tarfile_search_for_hours_takes_seconds(tmp_path):
     """Digits, which they search for a number at each place and to the end (CVE-2024-6232)."""
     header = tarfile.TarInfo("x")

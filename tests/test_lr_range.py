@@ -29,6 +29,7 @@ def test_losses_are_those_of_the_growing_rates_and_the_same_each_time(samples):
     assert tables[0]["loss"].iloc[0] == pytest.approx(np.log(100), rel=0.5)  # it guesses at first
 
 
+@pytest.mark.medium
 def test_test_ends_where_the_loss_explodes(samples):
     table = measure(PARAMS.replace(weight_decay=1.0), samples, 100, "cpu", "float32")
     assert len(table) < 100

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cifar100.running.cpu import clear_environment
+from cifar100.running.environment import clear_environment
 from cifar100.running.errors import PipelineError
 from stages.train import launch, launched
 from stages.train.rendezvous import Place, Watch, check_interfaces, differences

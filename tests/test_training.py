@@ -90,6 +90,7 @@ def test_training_learns(job, samples):
     assert pd.read_csv(job.reports / "history.csv")["train_top1"].iloc[-1] > 0.9
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "changes",
     [
@@ -124,6 +125,7 @@ def test_averaged_weights_lag_behind_the_current_ones(job):
     assert distances[1] < 0.01 * distances[0]
 
 
+@pytest.mark.medium
 def test_same_params_give_the_same_bytes(job):
     results = []
     for seed in (0, 0, 1):
