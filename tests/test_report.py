@@ -239,9 +239,9 @@ def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
     page.goto((workspace.path / "page/index.html").as_uri())
     page.wait_for_function("document.querySelectorAll('.vega-embed svg.marks').length == 9")
     assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
-    bars = page.locator("svg.marks").nth(1).bounding_box()
+    bars = page.locator("svg.marks").nth(3).bounding_box()
     assert bars["height"] > 100 * 10  # a line for each class
-    for number, name in ((3, "class_confusion"), (4, "superclass_confusion")):
+    for number, name in ((5, "class_confusion"), (6, "superclass_confusion")):
         plot = page.locator("svg.marks").nth(number)
         cells = len(pd.read_csv(workspace.path / f"reports/{name}.csv"))
         assert plot.locator(".mark-rect.role-mark path").count() == 2 * cells  # in both revisions
