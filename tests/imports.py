@@ -43,19 +43,29 @@ def files_of(node: ast.AST, path: str) -> set[str]:
 
 def strings(path: str) -> set[str]:
     """The strings in a file that could be names of files beside it."""
+    if not path.endswith(".py"):
+        return set()
     values = [node.value for node in ast.walk(tree(path)) if isinstance(node, ast.Constant)]
     return {v for v in values if isinstance(v, str) and v and not {*"/\n"} & {*v} and v != "."}
 
 
+def named_files(path: str) -> set[str]:
+    """Files beside `path` that it names, and modules of stages that it names as `stages.…`."""
+    found = {Path(path).with_name(name) for name in strings(path)}
+    found |= {Path(f"{v.replace('.', '/')}.py") for v in strings(path) if v.startswith("stages.")}
+    return {name.as_posix() for name in found if (ROOT / name).is_file()}
+
+
 def files_used(stage: str) -> set[str]:
     """Source files that run when the stage runs, and the templates beside them; without ROOTS."""
-    todo, seen = {f"stages/{stage}/__main__.py", f"stages/{stage}/main.py"}, set()
+    todo, seen = {f"stages/{stage}/__main__.py"}, set()
     while todo:
         path = todo.pop()
         seen.add(path)
-        found = imported_files(path)
-        parents = [Path(path).parent, *Path(path).parent.parents]
-        found |= {(parent / "__init__.py").as_posix() for parent in parents if parent != Path()}
+        found = named_files(path)
+        if path.endswith(".py"):
+            found |= imported_files(path)
+            parents = [Path(path).parent, *Path(path).parent.parents]
+            found |= {(parent / "__init__.py").as_posix() for parent in parents if parent != Path()}
         todo |= found - seen - ROOTS
-    beside = {Path(path).with_name(name) for path in seen for name in strings(path)}
-    return seen | {name.as_posix() for name in beside if (ROOT / name).is_file()}
+    return seen

@@ -35,7 +35,7 @@ def params_used(stage: str) -> set[str]:
 def test_stages_are_those_of_the_pipeline():
     assert list(STAGES) == ["download", "preprocess", "train", "evaluate", "render", "export"]
     for name, stage in STAGES.items():
-        assert stage["cmd"] == f"python -m stages.{name}"
+        assert stage["cmd"] == f"python stages/{name}"
 
 
 def test_pipeline_fits_on_a_screen():

@@ -1,5 +1,6 @@
 """How the processes of a training meet, compare and watch each other: real sockets, no training."""
 
+import os
 import socket
 import threading
 import time
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cifar100.running.environment import clear_environment
+from cifar100.running.environment import clear_engine_variables
 from cifar100.running.errors import PipelineError
 from stages.train import launch, launched
 from stages.train.rendezvous import Place, Watch, check_interfaces, differences
@@ -202,12 +203,14 @@ def test_interface_that_is_there_is_taken(monkeypatch, variable, value):
 
 def test_variables_of_another_job_are_forgotten(monkeypatch):
     names = ["PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "PADDLE_MASTER", "MASTER_ADDR", "POD_IP"]
+    before = dict(os.environ)
     for name in names:
         monkeypatch.setenv(name, "1")
-    clear_environment()
-    import os
-
-    assert not {*names} & {*os.environ}
+    try:
+        clear_engine_variables()
+        assert not {*names} & {*os.environ}
+    finally:
+        os.environ |= before  # with the number of threads of these tests
 
 
 def test_file_for_the_launcher_says_so_when_it_is_started_by_hand(monkeypatch):

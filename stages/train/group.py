@@ -106,4 +106,4 @@ def join(watch: Watch | None, facts: Facts, machine: dict[str, str | int]) -> Gr
         dist.init_parallel_env()
     kinds = Counter(f"{each['instruction_set']}, {each['threads']} threads" for each in machines)
     described = "; ".join(f"{count} × {kind}" for kind, count in kinds.items())
-    return Distributed(place.rank, place.size, {"machines": described})
+    return Distributed(place.rank, place.size, {"processes": place.size, "machines": described})
