@@ -20,7 +20,7 @@ DEMO_PARAMS := dataset=synthetic val_per_class=10 depth=20 width=16 epochs=6 bat
 IN_DEMO = cd "$(DEMO)/$$(git rev-parse --show-prefix 2> /dev/null)"
 
 # Where Paddle's own wheels with CUDA lie; they are not on PyPI.
-PADDLE_VERSION := 3.3.1
+PADDLE_VERSION = $(shell sed -n 's/^paddlepaddle==\([0-9.]*\).*/\1/p' requirements.txt)
 PADDLE_GPU_INDEX ?= https://www.paddlepaddle.org.cn/packages/stable/cu126/
 
 # PyTorch without GPU libraries, which only the benchmarks use; PyPI has it for macOS alone.
