@@ -75,6 +75,7 @@ def test_first_step_of_the_engine_is_within_rounding_of_paddles_layers(setup, mo
         assert 0 < np.linalg.norm(one - other) <= most * np.linalg.norm(other)
 
 
+@pytest.mark.medium
 def test_speed_and_copies_are_measured(setup):
     row = check_gpu.speed(setup, 16)
     assert row.check == "ResNet-20, width 2, batches of 16"
@@ -94,6 +95,7 @@ def test_copies_and_waits_are_found_in_a_trace():
     assert count_in_trace(trace) == (2, 1)
 
 
+@pytest.mark.medium
 def test_check_that_raises_does_not_keep_the_others_from_running(setup, monkeypatch):
     def fail(setup):
         raise RuntimeError("CUDA error 700:\n  an illegal | memory access")

@@ -112,6 +112,7 @@ def square_model():
     return TrainedModel(network, 1.0, {})
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize("left", [True, False])
 def test_class_is_seen_on_the_side_where_the_object_is(square_model, left):
     labels = np.full(30, SQUARE)

@@ -93,6 +93,7 @@ def untrained(samples, classes) -> Results:
     return of_predictions(logits, samples, classes)
 
 
+@pytest.mark.medium
 def test_figures_are_written_with_the_same_bytes_each_time(tmp_path, counts, classes):
     for name in ("one", "two"):
         save_figure(learning_curves(HISTORY), tmp_path / name / "curves.png", 50)
@@ -197,6 +198,7 @@ def test_names_of_classes_overlap_neither_each_other_nor_the_border(top1):
     assert not any(title.get_window_extent().overlaps(box) for box in boxes)
 
 
+@pytest.mark.medium
 def test_class_accuracy_has_a_row_per_superclass_the_best_at_the_top(classes):
     superclasses = [classes.coarse[i] for i in classes.coarse_of_fine]
     table = pd.DataFrame({"class": classes.fine, "superclass": superclasses})

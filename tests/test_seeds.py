@@ -68,7 +68,7 @@ def stages() -> dict:
 def test_recipe_of_a_lock_has_code_params_and_commands_of_the_scoring_stages(stages):
     recipe = recorded_recipe(stages)
     assert list(recipe) == ["download", "preprocess", "train", "evaluate"]
-    assert recipe["train"]["cmd"] == "python -m stages.train"
+    assert recipe["train"]["cmd"] == "python stages/train"
     assert "stages/train" in recipe["train"]["code"]
     assert "data/processed/train.npz" not in recipe["train"]["code"]
     assert recipe["train"]["params"]["lr"] == params_of(stages)["lr"]

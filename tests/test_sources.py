@@ -18,6 +18,7 @@ from tests.conftest import ROOT, Workspace, clone_working_tree
 from tests.web import CONTENT, Handler, check
 
 
+@pytest.mark.medium
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     "name",
@@ -32,6 +33,7 @@ def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatc
     assert fetch_archive(f"{server}/{name}", tmp_path / "a", check) == f"{server}/good (right)"
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
