@@ -145,7 +145,7 @@ def main() -> None:
 def test_finished_seeds_are_kept_and_the_same_command_goes_on(workspace, tmp_path):
     repaired = tmp_path / "repaired"
     file = workspace.path / "stages/train/main.py"
-    source = file.read_text(encoding="utf-8").replace("def main()", "def train()")
+    source = file.read_text(encoding="utf-8").replace("def main(", "def train(")
     file.write_text(source + FAILING.format(repaired=repaired), encoding="utf-8")
     workspace.set_params(epochs="1", progressive_sizes="[]")
     before = workspace.run("git", "status", "--porcelain"), workspace.read("reports/metrics.json")
