@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from stages.render.charts import charts
 from stages.render.report import COLUMNS, sheet
 from tests.test_figures import of_predictions, page_of
 
@@ -181,7 +182,8 @@ def test_page_of_an_unusual_run_fits_and_has_no_empty_part(
     logits = np.zeros((500, 100), np.float32)
     logits[np.arange(500), samples.fine if kind == "perfect" else 7] = 20
     file = tmp_path / "index.html"
-    file.write_text(page_of(of_predictions(logits, samples, classes), tmp_path), encoding="utf-8")
+    results = of_predictions(logits, samples, classes)
+    file.write_text(page_of(results, list(charts(results)), tmp_path), encoding="utf-8")
     with opened(browser, file) as page:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
