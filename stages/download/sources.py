@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from cifar100.running.errors import PipelineError, reason_of
+from cifar100.running.restore import cache_folder
 from stages.download.transfer import check_room, download
 
 LOCAL_COPY = "CIFAR100_ARCHIVE"
@@ -51,13 +52,8 @@ def fetch_archive(url: str, target: Path, check: Callable[[Path], str], recorded
 
 
 def in_dvc_cache(md5: str) -> str:
-    """The file with this md5 in DVC's cache; '' if it is not there, or there is no cache."""
-    try:
-        from dvc.repo import Repo
-
-        path = Path(Repo().cache.local.path) / md5[:2] / md5[2:]
-    except Exception:  # of DVC, Git or the system: then the other sources are asked
-        return ""
+    """The file with this md5 in DVC's cache; '' if it is not there."""
+    path = cache_folder() / md5[:2] / md5[2:]
     return str(path) if path.is_file() else ""
 
 
