@@ -22,8 +22,9 @@ import paddle
 import paddle.nn.functional as F
 
 from cifar100.network import onednn
-from cifar100.network.onednn import batch_norm, binding, convolution, elementwise
-from cifar100.network.onednn.binding import ALIGNMENT, BF16, F32, Activation
+from cifar100.network.memory import ALIGNMENT, Memory
+from cifar100.network.onednn import batch_norm, convolution, elementwise
+from cifar100.network.onednn.binding import BF16, F32, Activation
 from cifar100.network.onednn.elementwise import from_tensor
 from cifar100.network.resnet import ResNet, ResNetConfig, build_resnet, statistics_of, weights_of
 
@@ -147,7 +148,7 @@ def guarded_memory() -> str:
     """Run all primitives on memory between guards; how much was allocated, and what is damaged."""
     owners: list[tuple[Any, int, Any]] = []
 
-    def guarded(memory: binding.Memory, size: int) -> None:
+    def guarded(memory: Memory, size: int) -> None:
         owner = np.full(size + ALIGNMENT + 2 * GUARD, CANARY, np.uint8)
         start = GUARD + -(owner.ctypes.data + GUARD) % ALIGNMENT
         memory.size, memory.address = size, owner.ctypes.data + start
@@ -160,7 +161,7 @@ def guarded_memory() -> str:
         owners.append((np.from_dlpack(owner), GUARD, size))
         return owner[GUARD : GUARD + size].reshape(shape)
 
-    binding.Memory.__init__ = guarded
+    Memory.__init__ = guarded
     convolution.new_tensor = batch_norm.new_tensor = elementwise.new_tensor = guarded_tensor
     for type in (F32, BF16) if HAS_BF16 else (F32,):
         for case in CASES:
@@ -240,22 +241,22 @@ def refusals() -> str:
         lambda: folded.forward(x, blocked, bias.astype(np.float64), y),
         lambda: folded.forward(x, blocked, bias, other),
         lambda: folded.forward(x, blocked, bias, None),
-        lambda: folded.forward(x, binding.Memory(4), bias, y),
+        lambda: folded.forward(x, Memory(4), bias, y),
         lambda: batch_norm.BatchNorm((2, 8, 4), True, 1e-5, F32),
         lambda: norm.forward(other, scale, scale),
         lambda: norm.forward(half, scale, scale),
         lambda: norm.forward(y, scale[:3], scale),
         lambda: norm.forward(y, scale, paddle.ones([8])[::2]),
-        lambda: norm.backward(y, scale, statistics[:1], mask, y),
+        lambda: norm.backward(y, scale, Memory(statistics.size // 2), mask, y),
         lambda: norm.backward(y, scale, statistics, mask, other),
         lambda: norm.backward(y, scale, statistics, None, y),
-        lambda: norm.backward(y, scale, statistics, binding.Memory(1), y),
+        lambda: norm.backward(y, scale, statistics, Memory(1), y),
         lambda: add.rectified(y, other),
         lambda: add.plain(half, y),
         lambda: add.backward(y, other),
         lambda: pooling.forward(half),
         lambda: pooling.backward(largest, y),
-        lambda: pooling.backward(binding.Memory(1), pooled),
+        lambda: pooling.backward(Memory(1), pooled),
         lambda: elementwise.MaxPooling((2, 0, 8, 4), F32),
         lambda: from_tensor(paddle.ones([2, 3]), F32),
         lambda: from_tensor(paddle.ones([2, 8, 8, 3], "float64"), F32),

@@ -9,9 +9,10 @@ import paddle.nn.functional as F
 import pytest
 
 from cifar100.network import onednn
+from cifar100.network.memory import Memory
 from cifar100.network.onednn import convolution, elementwise
 from cifar100.network.onednn.batch_norm import BatchNorm
-from cifar100.network.onednn.binding import TYPES, Memory
+from cifar100.network.onednn.binding import TYPES
 from cifar100.network.onednn.convolution import MAX_SIDE, Convolution, FoldedConvolution, SideBySide
 from cifar100.network.onednn.elementwise import MaxPooling, Sum, from_tensor, to_tensor
 from tests.engine import CASES, PRECISIONS, SHAPES, error, rounded, run_apart
@@ -93,6 +94,24 @@ def test_convolution_equals_paddles_in_values_and_gradients(
     np.testing.assert_array_equal(again.numpy(), weight_grad.numpy())
 
 
+@each_precision
+@pytest.mark.parametrize("shape", [(2, 8, 8, 20), (3, 7, 5, 8), (4, 6, 6, 36), (1, 1, 1, 3)])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1), (3, 2)])
+def test_gradient_of_the_input_is_added_to_what_is_given(shape, kernel, stride, precision):
+    """As that of a shortcut is to that of the residual; the pixels without one keep theirs."""
+    paddle.seed(0)
+    type = TYPES[precision]
+    layer = Convolution(shape, 12, kernel, stride, type)
+    weight, to = random([12, shape[-1], kernel, kernel], type), random(shape, type)
+    y, saved = layer.forward(from_tensor(random(shape, type), type), weight)
+    plain, _ = layer.backward(saved, weight, y, True)
+    given = from_tensor(to, type)
+    found, _ = layer.backward(saved, weight, y, True, given)
+    assert found is given
+    expected = rounded(to_tensor(plain) + to, type)
+    np.testing.assert_array_equal(to_tensor(found).numpy(), expected.numpy())
+
+
 def test_shapes_above_take_every_path():
     """Side by side and plain; rows of 256 pixels, of the images of the batch, of one pixel."""
     side_by_side, rows = set(), set()
@@ -133,10 +152,9 @@ def test_folded_convolution_adds_bias_and_shortcut_before_relu(
 
 
 def test_convolution_keeps_nothing_of_an_earlier_call():
-    """Two layers of one shape share the primitives of the library."""
+    """Nor of an earlier tensor at the same address."""
     shape, type = (4, 4, 4, 8), TYPES["float32"]
     layer = Convolution(shape, 8, 3, 1, type)
-    assert layer is Convolution(shape, 8, 3, 1, type)
     xs = [random(shape, type) for _ in range(2)]
     weights = [random([8, 8, 3, 3], type) for _ in range(2)]
     saved = [
@@ -164,6 +182,11 @@ def test_values_that_are_not_finite_stay_in_their_image():
         assert finite.tolist() == [True, False, False, True]
 
 
+def vectors(statistics: Memory) -> np.ndarray:
+    """Mean and variance, (2, C)."""
+    return statistics.bytes.view(np.float32).reshape(2, -1)
+
+
 @each_precision
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("shape", [(7, 5, 5, 1), (3, 1, 1, 20), (2, 9, 7, 36), (1, 2, 2, 3000)])
@@ -186,8 +209,9 @@ def test_batch_norm_equals_paddles_in_values_gradients_and_statistics(shape, rel
     # The deviation divides the rounding of values around 20, in float32 also of their mean.
     tolerance = 3 * ACTIVATIONS[precision]
     assert error(to_tensor(y), expected) < tolerance
-    assert error(statistics[0], mean) < 1e-6
-    assert error(statistics[1], variance) < 1e-5
+    found_mean, found_variance = vectors(statistics)
+    assert error(found_mean, mean) < 1e-6
+    assert error(found_variance, variance) < 1e-5
     x_grad, *found = layer.backward(kept, scale, statistics, mask, from_tensor(grad, type))
     assert error(to_tensor(x_grad), expected_grads[0]) < tolerance
     for one, expected_grad in zip(found, expected_grads[1:], strict=True):
@@ -213,8 +237,9 @@ def test_statistics_are_precise_far_from_zero():
     layer = BatchNorm(x.shape, False, 1e-5, TYPES["float32"])
     values = from_tensor(paddle.to_tensor(x), TYPES["float32"])
     _, statistics, _ = layer.forward(values, paddle.ones([2]), paddle.zeros([2]))
-    np.testing.assert_allclose(statistics[0], x.mean((0, 1, 2), np.float64), rtol=1e-6)
-    np.testing.assert_allclose(statistics[1], x.var((0, 1, 2), np.float64), rtol=1e-4)
+    mean, variance = vectors(statistics)
+    np.testing.assert_allclose(mean, x.mean((0, 1, 2), np.float64), rtol=1e-6)
+    np.testing.assert_allclose(variance, x.var((0, 1, 2), np.float64), rtol=1e-4)
 
 
 @each_precision

@@ -11,8 +11,9 @@ import paddle
 from numpy.typing import NDArray
 from paddle import nn
 
+from cifar100.network.memory import Memory, View, keep_memory_for
 from cifar100.network.onednn.batch_norm import BatchNorm
-from cifar100.network.onednn.binding import TYPES, Activation, Memory
+from cifar100.network.onednn.binding import TYPES, Activation
 from cifar100.network.onednn.convolution import Convolution, FoldedConvolution
 from cifar100.network.onednn.elementwise import MaxPooling, Sum, from_tensor, to_tensor
 
@@ -31,29 +32,44 @@ class Unit:
         self.weight, self.relu, self.wants_input = convolution.weight, relu, wants_input
         self.filters, _, self.kernel, _ = self.weight.shape
         self.stride = int(np.max(convolution._stride))
-        self.parameters, self.units = [self.weight, self.norm.weight, self.norm.bias], [self]
+        self.scale, self.shift = self.norm.weight, self.norm.bias
+        self.parameters, self.units = [self.weight, self.scale, self.shift], [self]
+        self.operators: dict[Any, tuple[Convolution, BatchNorm]] = {}
+        self.running = [View(self.norm._mean), View(self.norm._variance)]
+        self.keep = np.float32(self.norm._momentum)
         self.folded: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
         self.blocked: dict[FoldedConvolution, Memory] = {}
 
     def forward(self, x: Activation) -> tuple[Activation, Any]:
         """The result, and what `backward` needs; moves the running statistics of batch norm."""
-        norm = self.norm
-        convolution = Convolution(x.shape, self.filters, self.kernel, self.stride, x.type)
+        convolution, batch_norm = self.operators.get((x.shape, x.type)) or self.prepare(x)
         z, x = convolution.forward(x, self.weight)
-        batch_norm = BatchNorm(z.shape, self.relu, norm._epsilon, z.type)
-        y, statistics, mask = batch_norm.forward(z, norm.weight, norm.bias)
-        keep = np.float32(norm._momentum)
-        for running, new in zip((norm._mean, norm._variance), statistics, strict=True):
-            values: Any = np.from_dlpack(running)  # the tensor's own memory
-            values *= keep
-            values += (1 - keep) * new
+        y, statistics, mask = batch_norm.forward(z, self.scale, self.shift)
+        new = statistics.bytes.view(np.float32).reshape(2, -1) * (1 - self.keep)
+        for running, share in zip(self.running, new, strict=True):
+            values = running.array()
+            values *= self.keep
+            values += share
         return y, (convolution, batch_norm, x, z, statistics, mask)
 
-    def backward(self, saved: Any, grad: Activation) -> tuple[Any, Gradients]:
-        """The gradients of the input, if it is wanted, and of the parameters."""
+    def prepare(self, x: Activation) -> tuple[Convolution, BatchNorm]:
+        """The operators for activations like this; own ones, so that they know their addresses."""
+        convolution = Convolution(x.shape, self.filters, self.kernel, self.stride, x.type)
+        shape = convolution.layout.output.shape
+        batch_norm = BatchNorm(shape, self.relu, self.norm._epsilon, x.type)
+        self.operators[x.shape, x.type] = convolution, batch_norm
+        return convolution, batch_norm
+
+    def backward(
+        self, saved: Any, grad: Activation, to: Activation | None = None
+    ) -> tuple[Any, Gradients]:
+        """The gradients of the input, if it is wanted, and of the parameters.
+
+        That of the input is added to what `to` holds, where it is given.
+        """
         convolution, batch_norm, x, z, statistics, mask = saved
-        grad, scale, shift = batch_norm.backward(z, self.norm.weight, statistics, mask, grad)
-        x_grad, weight = convolution.backward(x, self.weight, grad, self.wants_input)
+        grad, scale, shift = batch_norm.backward(z, self.scale, statistics, mask, grad)
+        x_grad, weight = convolution.backward(x, self.weight, grad, self.wants_input, to)
         return x_grad, [weight, scale, shift]
 
     def fold(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -103,14 +119,16 @@ class Block:
     def backward(self, saved: Any, grad: Activation) -> tuple[Activation, Gradients]:
         """The gradients of the input and of the parameters."""
         of_units, y = saved
-        through = other = Sum(y.shape, y.type).backward(y, grad)
+        through = grad = Sum(y.shape, y.type).backward(y, grad)
+        of_shortcut = of_units.pop() if self.shortcut else None
         grads: Gradients = []
-        if self.shortcut:
-            other, grads = self.shortcut.backward(of_units.pop(), other)
         for unit in reversed(self.residual):
             through, of_parameters = unit.backward(of_units.pop(), through)
             grads = of_parameters + grads
-        return Sum(through.shape, through.type).plain(through, other), grads
+        if self.shortcut is None:
+            return Sum(through.shape, through.type).plain(through, grad), grads
+        through, of_parameters = self.shortcut.backward(of_shortcut, grad, to=through)
+        return through, grads + of_parameters
 
     def infer(self, x: Activation) -> Activation:
         """The result by folded weights; `x` may be lost."""
@@ -146,6 +164,7 @@ class Trunk:
 
     def __init__(self) -> None:
         self.parts: list[Any] = []
+        self.parameters: list[paddle.Tensor] = []
 
     def __deepcopy__(self, _memo: Any) -> "Trunk":
         return Trunk()
@@ -160,6 +179,7 @@ class Trunk:
             units = [*(Unit(layers, relu=True) for layers in first), Unit(last, relu=False)]
             projects = isinstance(block.shortcut, nn.Sequential)
             self.parts.append(Block(units, Unit(block.shortcut, relu=False) if projects else None))
+        self.parameters = [p for part in self.parts for p in part.parameters]
 
     def refold(self) -> None:
         """Have the next inference fold batch norm anew, as parameters have changed."""
@@ -168,11 +188,12 @@ class Trunk:
 
     def forward(self, x: paddle.Tensor, precision: str) -> paddle.Tensor:
         """Maps (N, H', W', C) of normalised images (N, H, W, 3), with gradients."""
-        parameters = [p for part in self.parts for p in part.parameters]
-        return _TrunkFunction.apply(x, self.parts, TYPES[precision], *parameters)
+        keep_memory_for((x.shape, precision))
+        return _TrunkFunction.apply(x, self.parts, TYPES[precision], *self.parameters)
 
     def infer(self, x: paddle.Tensor, precision: str) -> paddle.Tensor:
         """The same in evaluation mode, without gradients."""
+        keep_memory_for((x.shape, precision, "folded"))
         y = from_tensor(x, TYPES[precision])
         for part in self.parts:
             y = part.infer(y)

@@ -4,11 +4,9 @@ Call `prepare` before all that imports Paddle: its libraries read the environmen
 """
 
 import contextlib
-import ctypes
 import io
 import os
 import signal
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,9 +14,6 @@ from pathlib import Path
 
 from cifar100.running.environment import WARNINGS, clear_engine_variables
 from cifar100.running.errors import PipelineError
-
-# glibc's malloc.h
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
 
 
 def available_cores() -> list[int]:
@@ -110,7 +105,6 @@ def prepare(threads: int) -> None:
     code_path = blas_code_path(Path("/proc/cpuinfo"))
     if code_path is not None:
         os.environ["MKL_DEBUG_CPU_TYPE"] = code_path
-    keep_memory()
     with contextlib.redirect_stderr(io.StringIO()):  # it warns of more than one OpenMP thread
         import paddle  # noqa: F401
 
@@ -136,14 +130,3 @@ def blas_code_path(cpuinfo: Path) -> str | None:
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
         return "7"
     return "5" if {"avx2", "fma"} <= flags else None
-
-
-def keep_memory() -> None:
-    """Have glibc keep freed memory: handing back and faulting in each large tensor costs time."""
-    if not sys.platform.startswith("linux"):
-        return
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "gnu_get_libc_version"):
-        libc.mallopt(M_MMAP_MAX, 0)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(M_TOP_PAD, 64 * 2**20)

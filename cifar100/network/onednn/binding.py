@@ -8,21 +8,20 @@ Reference: https://uxlfoundation.github.io/oneDNN/ (the C API of version 3).
 import ctypes
 import threading
 from ctypes import POINTER, byref, c_char_p, c_float, c_int, c_int64, c_size_t, c_uint, c_void_p
-from functools import cache
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-Shape = tuple[int, ...]
+from cifar100.network.memory import Memory, Shape
+
 Descriptor = c_void_p  # of the shape, type and order in memory of an array
 
 MAJOR_VERSION = 3
 FILES = ("libdnnl.so.3", "mkldnn.dll")  # of the wheels for Linux and Windows
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector register
 
 # dnnl_types.h
 F32, BF16 = 3, 2
@@ -120,29 +119,6 @@ def _stream() -> c_void_p:
     return make("stream_create", _engine(), _IN_ORDER)
 
 
-class Memory:
-    """`size` bytes, aligned, that live as long as this object."""
-
-    __slots__ = ("address", "bytes", "size")
-
-    def __init__(self, size: int) -> None:
-        owner = np.empty(size + ALIGNMENT, np.uint8)
-        address = owner.ctypes.data
-        start = -address % ALIGNMENT
-        self.size, self.address = size, address + start
-        self.bytes = owner[start : start + size]
-
-    def of_size(self, size: int) -> int:
-        """The address; `ValueError` if there are fewer or more bytes than this."""
-        if self.size != size:
-            raise ValueError(f"expected memory of {size} bytes, not {self.size}")
-        return self.address
-
-    def clear(self) -> None:
-        """Set all bytes to zero."""
-        ctypes.memset(self.address, 0, self.size)
-
-
 class Activation(Memory):
     """An array (N, H, W, C) of float32 or bfloat16."""
 
@@ -162,21 +138,6 @@ class Activation(Memory):
         if self.shape != shape or self.type != type:
             raise ValueError(f"expected an activation of shape {shape}, not {self.shape}")
         return self.address
-
-
-def address_of(values: Any, shape: Shape) -> int:
-    """The address of a tensor or array; `ValueError` if it is not float32 (shape) in C order."""
-    if isinstance(values, np.ndarray):
-        usable, address = values.dtype == np.float32 and values.flags.c_contiguous, values.ctypes
-    else:
-        on_cpu = values.dtype is paddle.float32 and values.place.is_cpu_place()
-        usable, address = on_cpu and values.is_contiguous(), None
-    if not usable or tuple(values.shape) != shape:
-        raise ValueError(
-            f"expected float32 values of shape {shape} on the CPU, not {values.dtype} "
-            f"of shape {tuple(values.shape)}"
-        )
-    return address.data if address else int(values.data_ptr())
 
 
 def dims(*values: int) -> Any:
@@ -239,24 +200,29 @@ class Primitive:
         empty = c_void_p(0)
         self._memories = [make("memory_create", md, _engine(), empty) for md in roles.values()]
         pairs = zip(roles, self._memories, strict=True)
-        self._arguments = (_Argument * len(roles))(*(_Argument(*pair) for pair in pairs))
+        arguments = (_Argument * len(roles))(*(_Argument(*pair) for pair in pairs))
+        execute = _library.dnnl_primitive_execute
+        self._execute = partial(execute, self._primitive, _stream(), len(roles), arguments)
+        self._addresses: tuple[int, ...] = ()
         return self
 
     def __call__(self, *addresses: int) -> None:
         """Execute; raises `RuntimeError` if the library reports a failure."""
         with _lock:
-            for memory, address in zip(self._memories, addresses, strict=True):
-                _library.dnnl_memory_set_data_handle(memory, address)
-            status = _library.dnnl_primitive_execute(
-                self._primitive, _stream(), len(addresses), self._arguments
-            )
+            if addresses != self._addresses:
+                self._addresses = ()
+                for memory, address in zip(self._memories, addresses, strict=True):
+                    _library.dnnl_memory_set_data_handle(memory, address)
+                self._addresses = addresses
+            status = self._execute()
         if status:
             raise RuntimeError(f"oneDNN: a primitive returned status {status}")
 
 
-def reorder(source: Descriptor, target: Descriptor) -> Primitive:
-    """The primitive that copies an array into another order in memory, or another type."""
-    primitive = Primitive("reorder", source, _engine(), target, _engine(), None)
+def reorder(source: Descriptor, target: Descriptor, add: bool = False) -> Primitive:
+    """The primitive that copies an array into another order or type, or adds it there."""
+    post = attributes(add_to_result=True) if add else None
+    primitive = Primitive("reorder", source, _engine(), target, _engine(), post)
     return primitive.bind({SRC: source, DST: target})
 
 

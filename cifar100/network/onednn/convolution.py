@@ -11,13 +11,14 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
+from cifar100.network.memory import Checked, Memory, Shape, address_of, new_tensor
 from cifar100.network.onednn import binding as dnn
-from cifar100.network.onednn.binding import Activation, Memory, Primitive, Shape
+from cifar100.network.onednn.binding import Activation, Primitive
+from cifar100.network.onednn.elementwise import Sum
 
 MAX_SIDE = 8  # of the results that are computed side by side
 MAX_SIDE_FOLDED = 4  # the same without gradients
 ROW = 256  # pixels
-CPU = paddle.CPUPlace()
 GROUPS = (4, 2, 1)  # rows that the images of a batch are divided into, where it can be divided
 
 
@@ -39,6 +40,10 @@ class AsItIs:
     def take(self, y: Activation) -> Activation:
         """What the library has computed, as an activation of the shape (N, H, W, C)."""
         return y
+
+    def add(self, y: Activation, to: Activation) -> Activation:
+        """The same, added to what `to` holds."""
+        return Sum(self.shape, self.type).plain(to, self.take(y))
 
 
 class SideBySide(AsItIs):
@@ -82,11 +87,25 @@ class EverySecondPixel(AsItIs):
     The library has a stride of its own, which overruns its memory where there are few channels.
     """
 
+    def __init__(self, shape: Shape, shown: Shape, type: int) -> None:
+        super().__init__(shape, shown, type)
+        n, h, w, c = shape
+        self._copies = None
+        if h % 2 == w % 2 == 0:  # the library has no descriptor for others
+            sizes = n, (h + 1) // 2, (w + 1) // 2, c
+            pixels = dnn.strided(sizes, (h * w * c, 2 * w * c, 2 * c, 1), type)
+            near = dnn.strided(sizes, (prod(sizes[1:]), sizes[2] * c, c, 1), type)
+            self._copies = dnn.reorder(pixels, near), dnn.reorder(near, pixels, add=True)
+
     def show(self, x: Activation) -> Activation:
         """These pixels, close together."""
-        x.expect(self.shape, self.type)
-        y, every_second = self.room(), x.array[:, ::2, ::2]
-        y.array[:] = every_second.reshape(self.shown)
+        y = self.room()
+        address = x.expect(self.shape, self.type)
+        if self._copies:
+            self._copies[0](address, y.address)
+        else:
+            every_second = x.array[:, ::2, ::2]
+            y.array[:] = every_second.reshape(self.shown)
         return y
 
     def room(self) -> Activation:
@@ -100,6 +119,13 @@ class EverySecondPixel(AsItIs):
         every_second = x.array[:, ::2, ::2]
         every_second[:] = y.array.reshape(every_second.shape)
         return x
+
+    def add(self, y: Activation, to: Activation) -> Activation:
+        """The same, added to what `to` holds, in one pass where the library can."""
+        if not self._copies:
+            return super().add(y, to)
+        self._copies[1](y.address, to.expect(self.shape, self.type))
+        return to
 
 
 class Layout:
@@ -137,7 +163,6 @@ class Layout:
         self.window = steps, none, padding, padding
 
 
-@cache
 class Convolution:
     """Convolution of (N, H, W, C) to (N, H/stride, W/stride, filters), without a bias.
 
@@ -167,20 +192,29 @@ class Convolution:
         plain = dnn.dense(layout.weight)
         self._to_forward, self._to_data = (dnn.reorder(plain, each) for each in blocked[:2])
         self._from_grad = dnn.reorder(blocked[2], plain)
+        self._weight = Checked(layout.weight)
         self._sizes, self._shown_size = [dnn.size_of(each) for each in blocked], dnn.size_of(x)
 
     def forward(self, x: Activation, weight: paddle.Tensor) -> tuple[Activation, Activation]:
         """The result, and the input in the form that `backward` takes."""
         layout, blocked = self.layout, Memory(self._sizes[0])
         x, y = layout.input.show(x), layout.output.room()
-        self._to_forward(dnn.address_of(weight, layout.weight), blocked.address)
+        self._to_forward(self._weight.address(weight), blocked.address)
         self._forward(x.address, blocked.address, y.address)
         return layout.output.take(y), x
 
     def backward(
-        self, x: Activation, weight: paddle.Tensor, grad: Activation, wants_input: bool
+        self,
+        x: Activation,
+        weight: paddle.Tensor,
+        grad: Activation,
+        wants_input: bool,
+        to: Activation | None = None,
     ) -> tuple[Activation | None, paddle.Tensor]:
-        """The gradients of the input, if it is wanted, and of the weight."""
+        """The gradients of the input, if it is wanted, and of the weight.
+
+        That of the input is added to what `to` holds, where it is given.
+        """
         layout = self.layout
         grad = layout.output.show(grad)
         weight_grad, blocked = new_tensor(layout.weight), Memory(self._sizes[2])
@@ -189,9 +223,10 @@ class Convolution:
         if not wants_input:
             return None, weight_grad
         x_grad, blocked = layout.input.room(), Memory(self._sizes[1])
-        self._to_data(dnn.address_of(weight, layout.weight), blocked.address)
+        self._to_data(self._weight.address(weight), blocked.address)
         self._data(grad.address, blocked.address, x_grad.address)
-        return layout.input.take(x_grad), weight_grad
+        given = layout.input.take(x_grad) if to is None else layout.input.add(x_grad, to)
+        return given, weight_grad
 
 
 @cache
@@ -220,7 +255,7 @@ class FoldedConvolution:
     def blocked(self, weight: NDArray[np.float32]) -> Memory:
         """The weight (filters, C, kernel, kernel) in the library's own order."""
         memory = Memory(self._size)
-        self._to_blocked(dnn.address_of(weight, self.layout.weight), memory.address)
+        self._to_blocked(address_of(weight, self.layout.weight), memory.address)
         return memory
 
     def forward(
@@ -229,12 +264,7 @@ class FoldedConvolution:
         """The result; `added` is lost where there is one."""
         if (added is not None) != self.add:
             raise ValueError(f"expected something to add: {self.add}")
-        output, bias_address = self.layout.output, dnn.address_of(bias, self.layout.weight[:1])
+        output, bias_address = self.layout.output, address_of(bias, self.layout.weight[:1])
         x, y = self.layout.input.show(x), output.room() if added is None else output.show(added)
         self._forward(x.address, weight.of_size(self._size), bias_address, y.address)
         return output.take(y)
-
-
-def new_tensor(shape: Shape) -> paddle.Tensor:
-    """A float32 tensor on the CPU, not initialised; the public function takes twice as long."""
-    return paddle._C_ops.empty(shape, paddle.float32, CPU)

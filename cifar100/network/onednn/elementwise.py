@@ -4,9 +4,9 @@ from functools import cache
 
 import paddle
 
+from cifar100.network.memory import Memory, Shape, address_of, new_tensor
 from cifar100.network.onednn import binding as dnn
-from cifar100.network.onednn.binding import Activation, Memory, Primitive, Shape
-from cifar100.network.onednn.convolution import new_tensor
+from cifar100.network.onednn.binding import Activation, Primitive
 
 ZERO = 0.0  # the parameters of ReLU
 
@@ -86,7 +86,7 @@ def _conversion(shape: Shape, source: int, target: int) -> Primitive:
 def from_tensor(tensor: paddle.Tensor, type: int) -> Activation:
     """A float32 tensor (N, H, W, C) as an activation."""
     x = Activation(tuple(tensor.shape), type)
-    _conversion(x.shape, dnn.F32, type)(dnn.address_of(tensor, x.shape), x.address)
+    _conversion(x.shape, dnn.F32, type)(address_of(tensor, x.shape), x.address)
     return x
 
 
