@@ -7,48 +7,21 @@ are. Experiments that are there already with the same params and code are not ru
 import argparse
 import hashlib
 import json
-import os
-import re
-import signal
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from cifar100.results.scores import METRICS
-from cifar100.results.tables import INTERVALS, parse_table
-from cifar100.running.errors import PipelineError, reason_of
+from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
 from cifar100.running.outputs import write_csv
 from cifar100.running.params import load
 from stages.train.params import TrainParameters
 from tools.check_params import SCHEMAS
-from tools.comparison.recipes import (
-    Recipe,
-    present_recipe,
-    read_stages,
-    recorded_recipe,
-    without_seed,
-)
+from tools.comparison.experiments import Experiment, changed, find, run_experiment, scores_of
+from tools.comparison.recipes import Recipe, present_recipe, without_seed
 
 DIGITS = 4
-EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A finished experiment: its name, its commit, and what it was made from."""
-
-    name: str
-    commit: str
-    recipe: Recipe
-
-    @property
-    def seed(self) -> int:
-        """The seed of its training."""
-        return int(self.recipe["train"]["params"]["seed"])
 
 
 def main() -> None:
@@ -104,12 +77,13 @@ def found_or_run(seed: int, recipe: Recipe) -> Experiment:
 
     Raises `PipelineError` if it fails, or if the files were changed since `recipe` was read.
     """
-    found, state = find(seed, recipe), "there already"
+    wanted = changed(recipe, {"seed": seed})
+    found, state = find(wanted), "there already"
     if not found:
         name = name_of(seed, recipe)
         print(f"seeds: seed {seed}: running experiment {name}", flush=True)
-        run_experiment(seed, name)
-        found, state = find(seed, recipe), "finished"
+        run_experiment(name, {"seed": seed}, f"seed {seed}")
+        found, state = find(wanted), "finished"
         if not found:
             raise PipelineError(
                 f"seed {seed}: params or code were changed while the seeds ran; put them back, or "
@@ -126,72 +100,10 @@ def name_of(seed: int, recipe: Recipe) -> str:
     return f"seed-{seed}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
 
-def find(seed: int, recipe: Recipe) -> Experiment | None:
-    """An experiment that was made from this recipe, with this seed."""
-    wanted = without_seed(recipe)
-    for experiment in experiments():
-        if experiment.seed == seed and without_seed(experiment.recipe) == wanted:
-            return experiment
-    return None
-
-
-def experiments() -> list[Experiment]:
-    """All experiments of this repository whose scores belong to their params and code."""
-    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").decode()
-    found = []
-    for commit, name in EXPERIMENT.findall(listed):
-        try:
-            stages = read_stages(git("show", f"{commit}:./dvc.lock"), name)
-        except PipelineError:
-            continue  # an experiment of another pipeline, in the same repository
-        recipe = recorded_recipe(stages)
-        if recipe:
-            found.append(Experiment(name, commit, recipe))
-    return found
-
-
-def run_experiment(seed: int, name: str) -> None:
-    """Run the present params with another seed, in a copy of the repository.
-
-    Raises `PipelineError` if it fails.
-    """
-    command = ["dvc", "exp", "run", "--temp", "--name", name, "--set-param", f"seed={seed}"]
-    # In a group of its own DVC gets one signal from here, however this process is interrupted.
-    with subprocess.Popen([sys.executable, "-m", *command], start_new_session=True) as running:
-        try:
-            code = running.wait()
-        except KeyboardInterrupt:
-            if os.name == "posix":
-                os.killpg(running.pid, signal.SIGINT)
-            running.wait()
-            raise
-    if code:
-        raise PipelineError(f"seed {seed}: `{' '.join(command)}` failed, for the reason above")
-
-
 def kept(finished: dict[int, Experiment]) -> str:
     """What is done when the rest is not, and how to go on."""
     names = ", ".join(f"seed {seed} ({one.name})" for seed, one in finished.items())
     return f"finished and kept: {names or 'no seed'}; run the same command again to go on"
-
-
-def scores_of(experiment: Experiment) -> pd.DataFrame:
-    """A row per metric: its value, and low and high of its interval over images if it has one.
-
-    Raises `PipelineError` if the experiment does not hold them.
-    """
-    content = git("show", f"{experiment.commit}:./reports/{INTERVALS.name}")
-    intervals = parse_table(INTERVALS, content, f"{experiment.name}: reports/{INTERVALS.name}")
-    try:
-        stored = json.loads(git("show", f"{experiment.commit}:./reports/metrics.json"))
-        values = {name: float(stored[name]) for name in METRICS}
-    except (ValueError, KeyError, TypeError) as error:
-        raise PipelineError(
-            f"{experiment.name}: reports/metrics.json: not the metrics of a run "
-            f"({reason_of(error)}); remove it: dvc exp remove {experiment.name}"
-        ) from None
-    table = pd.DataFrame({"value": pd.Series(values)})
-    return table.join(intervals.set_index("metric")[["low", "high"]])
 
 
 def score_table(scores: dict[int, pd.DataFrame]) -> pd.DataFrame:
@@ -212,15 +124,6 @@ def score_table(scores: dict[int, pd.DataFrame]) -> pd.DataFrame:
         }
     )
     return summary.join(values).rename_axis("metric").reset_index()
-
-
-def git(*arguments: str) -> bytes:
-    """The output of a Git command. Raises `PipelineError` with its reason if it fails."""
-    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    if done.returncode:
-        reason = reason_of(Exception(done.stderr.decode(errors="replace")))
-        raise PipelineError(f"git {arguments[0]} failed ({reason})")
-    return done.stdout
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""DVC experiments of this repository: running one, and finding those of given code and params."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from cifar100.results.scores import METRICS
+from cifar100.results.tables import INTERVALS, parse_table
+from cifar100.running.errors import PipelineError, reason_of
+from tools.comparison.recipes import Recipe, read_stages, recorded_recipe
+
+EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A finished experiment: its name, its commit, and what it was made from."""
+
+    name: str
+    commit: str
+    recipe: Recipe
+
+
+def find(recipe: Recipe) -> Experiment | None:
+    """An experiment that was made from this recipe."""
+    return next((one for one in experiments() if one.recipe == recipe), None)
+
+
+def experiments() -> list[Experiment]:
+    """The last commit's run, and all experiments, whose scores belong to their params and code."""
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").decode()
+    found = []
+    for commit, name in [("HEAD", "the committed run"), *EXPERIMENT.findall(listed)]:
+        try:
+            stages = read_stages(git("show", f"{commit}:./dvc.lock"), name)
+        except PipelineError:
+            continue  # no run is committed, or an experiment of another pipeline
+        recipe = recorded_recipe(stages)
+        if recipe:
+            found.append(Experiment(name, commit, recipe))
+    return found
+
+
+def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with other values of some params, in all stages that have them."""
+    return {
+        name: stage
+        | {"params": {key: changes.get(key, value) for key, value in stage["params"].items()}}
+        for name, stage in recipe.items()
+    }
+
+
+def run_experiment(name: str, changes: dict[str, Any], what: str) -> None:
+    """Run the present params with these changes, in a copy of the repository.
+
+    Raises `PipelineError`, which begins with `what`, if it fails.
+    """
+    settings = [f"--set-param={key}={literal(value)}" for key, value in changes.items()]
+    command = ["dvc", "exp", "run", "--temp", "--name", name, *settings]
+    # In a group of its own DVC gets one signal from here, however this process is interrupted.
+    with subprocess.Popen([sys.executable, "-m", *command], start_new_session=True) as running:
+        try:
+            code = running.wait()
+        except KeyboardInterrupt:
+            if os.name == "posix":
+                os.killpg(running.pid, signal.SIGINT)
+            running.wait()
+            raise
+    if code:
+        raise PipelineError(f"{what}: `{' '.join(command)}` failed, for the reason above")
+
+
+def literal(value: Any) -> str:
+    """A value as `--set-param` of DVC takes it."""
+    return json.dumps(value, separators=(",", ":")) if not isinstance(value, str) else value
+
+
+def scores_of(experiment: Experiment) -> pd.DataFrame:
+    """A row per metric: its value, and low and high of its interval over images if it has one.
+
+    Raises `PipelineError` if the experiment does not hold them.
+    """
+    content = git("show", f"{experiment.commit}:./reports/{INTERVALS.name}")
+    intervals = parse_table(INTERVALS, content, f"{experiment.name}: reports/{INTERVALS.name}")
+    try:
+        stored = json.loads(git("show", f"{experiment.commit}:./reports/metrics.json"))
+        values = {name: float(stored[name]) for name in METRICS}
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{experiment.name}: reports/metrics.json: not the metrics of a run "
+            f"({reason_of(error)}); run it again, after `dvc exp remove {experiment.name}`"
+        ) from None
+    table = pd.DataFrame({"value": pd.Series(values)})
+    return table.join(intervals.set_index("metric")[["low", "high"]])
+
+
+def seconds_of(experiment: Experiment) -> float:
+    """How long its training took. Raises `PipelineError` if the experiment does not hold it."""
+    try:
+        timing = json.loads(git("show", f"{experiment.commit}:./reports/timing.json"))
+        return float(timing["train_seconds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise PipelineError(
+            f"{experiment.name}: reports/timing.json: not the times of a run "
+            f"({reason_of(error)}); run it again, after `dvc exp remove {experiment.name}`"
+        ) from None
+
+
+def git(*arguments: str) -> bytes:
+    """The output of a Git command. Raises `PipelineError` with its reason if it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    if done.returncode:
+        reason = reason_of(Exception(done.stderr.decode(errors="replace")))
+        raise PipelineError(f"git {arguments[0]} failed ({reason})")
+    return done.stdout
