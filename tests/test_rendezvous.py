@@ -13,7 +13,8 @@ import pytest
 from cifar100.running.environment import clear_engine_variables
 from cifar100.running.errors import PipelineError
 from stages.train import launch, launched
-from stages.train.rendezvous import Place, Watch, check_interfaces, differences
+from stages.train.links import check_interfaces
+from stages.train.rendezvous import Place, Watch, differences
 from tests.processes import wait_until
 
 FACTS = {"lr": "0.1", "paddle": "3.3.1", "data/processed/train.npz": "a" * 64}

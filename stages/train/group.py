@@ -10,7 +10,8 @@ import paddle
 import paddle.distributed as dist
 from numpy.typing import NDArray
 
-from stages.train.rendezvous import Facts, Watch, check_interfaces, own_interface
+from stages.train.links import check_interfaces, own_interface
+from stages.train.rendezvous import Facts, Watch
 
 
 class Alone:

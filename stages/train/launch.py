@@ -15,8 +15,9 @@ from pathlib import Path
 
 from cifar100.running.errors import PipelineError
 from cifar100.running.params import load
+from stages.train.links import own_interface
 from stages.train.params import TrainParameters
-from stages.train.rendezvous import AGAIN, TOLD, own_interface
+from stages.train.rendezvous import AGAIN, TOLD
 
 LAUNCHED = Path(__file__).with_name("launched.py")
 PORT = 6070  # of rank 0, and the following ones for more processes

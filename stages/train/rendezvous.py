@@ -5,7 +5,6 @@ ends says that its process or machine is gone, also where an exchange would wait
 """
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -17,16 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import ENDINGS, end_now
+from stages.train.links import keep_alive, receive, send, split
 
 WAIT = 300.0  # seconds in which all have to come
-KEEP_ALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 20_000}
 SECONDS_TO_LEARN = 3.0  # why an exchange failed: the connection tells at almost the same time
 SECONDS_TO_END = (2.0, 5.0)  # by itself, and when interrupted, once another one is gone
-MAX_MESSAGE = 2**20  # bytes
 MAX_DIFFERENCES = 3  # named in a message
 AGAIN = "run the same command on all machines again to resume"
 
@@ -112,7 +108,7 @@ class Watch:
     def _gather(self, hello: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
         """What rank 0 does to meet: let all come, compare, and answer."""
         place = self.place
-        host, port = _split(place.endpoints[0])
+        host, port = split(place.endpoints[0])
         deadline = time.monotonic() + place.wait
         said: dict[int, dict[str, Any]] = {0: hello | {"about": about}}
         try:
@@ -133,9 +129,9 @@ class Watch:
                         f"{missing} did not come within {place.wait:.0f} s; start the training "
                         "there too, with the same list of machines"
                     )
-                _keep_alive(link)
+                keep_alive(link)
                 link.settimeout(5)
-                message = _receive(link)
+                message = receive(link)
                 if message is None or not isinstance(message.get("rank"), int):
                     link.close()  # of a program that is none of ours
                     continue
@@ -158,13 +154,13 @@ class Watch:
                 "about": [said[rank]["about"] for rank in range(place.size)],
             }
         for link in self._links.values():
-            _send(link, answer)
+            send(link, answer)
         return answer
 
     def _refuse(self, reason: str) -> None:
         """End before the training begins, and have those who came say why."""
         for link in self._links.values():
-            _send(link, {"error": reason})
+            send(link, {"error": reason})
         raise PipelineError(reason)
 
     def _ask(self, hello: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
@@ -173,7 +169,7 @@ class Watch:
         deadline = time.monotonic() + place.wait
         while True:
             try:
-                link = socket.create_connection(_split(place.endpoints[0]), timeout=5)
+                link = socket.create_connection(split(place.endpoints[0]), timeout=5)
                 break
             except OSError as error:
                 if time.monotonic() > deadline:
@@ -183,11 +179,11 @@ class Watch:
                         "too, with the same list of machines"
                     ) from None
                 time.sleep(0.2)
-        _keep_alive(link)
+        keep_alive(link)
         self._links[0] = link
-        _send(link, hello | {"about": about})
+        send(link, hello | {"about": about})
         link.settimeout(place.wait + 10)  # for those who come later
-        answer = _receive(link)
+        answer = receive(link)
         if answer is None:
             raise PipelineError(f"{place.name(0)} has ended before the training began")
         if "error" in answer:
@@ -196,7 +192,7 @@ class Watch:
 
     def _listen(self, rank: int, link: socket.socket) -> None:
         """Wait for the end of another process, which says why it ends if it can."""
-        message = _receive(link) or {"error": f"{self.place.name(rank)} has ended; {AGAIN}"}
+        message = receive(link) or {"error": f"{self.place.name(rank)} has ended; {AGAIN}"}
         if "error" not in message:
             return
         with self._lock:
@@ -215,7 +211,7 @@ class Watch:
 
     def _tell(self, message: dict[str, Any]) -> None:
         for link in self._links.values():
-            _send(link, message)
+            send(link, message)
 
     def _speaks(self) -> bool:
         """Whether this process tells the user of its end; one on each machine does.
@@ -292,65 +288,3 @@ def differences(mine: Facts, theirs: Facts) -> str:
             found.append(f"{name} is {there}, not {here}")
     more = len(found) - MAX_DIFFERENCES
     return "; ".join(found[:MAX_DIFFERENCES]) + (f"; and {more} more" if more > 0 else "")
-
-
-def own_interface(address: str) -> str | None:
-    """The network interface of this machine that has the address; None if there is none."""
-    if address.startswith("127."):  # all of these are this machine
-        address = "127.0.0.1"
-    for name, addresses in psutil.net_if_addrs().items():
-        if any(each.address == address for each in addresses):
-            return name
-    return None
-
-
-def check_interfaces() -> None:
-    """Raise `PipelineError` if GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME names none that is here.
-
-    NCCL's is a list of prefixes, of names after `=`, or of exclusions after `^`.
-    """
-    here = sorted(psutil.net_if_addrs())
-    for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
-        wanted = os.environ.get(variable, "")
-        exact = variable.startswith("GLOO") or wanted.startswith("=")
-        names = wanted.removeprefix("=").split(",")
-        fits = [n for n in here if (n in names if exact else n.startswith(tuple(names)))]
-        if wanted and not wanted.startswith("^") and not fits:
-            raise PipelineError(
-                f"{variable}: this machine has no network interface {wanted}; it has "
-                + ", ".join(here)
-            )
-
-
-def _split(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.rpartition(":")
-    return host, int(port)
-
-
-def _keep_alive(link: socket.socket) -> None:
-    """Have the kernel notice within 20 seconds that the other machine is gone."""
-    link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEP_ALIVE.items():
-        if hasattr(socket, name):
-            link.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _send(link: socket.socket, message: dict[str, Any]) -> None:
-    """Send a line; whoever is gone misses it."""
-    with contextlib.suppress(OSError):
-        link.sendall(json.dumps(message).encode() + b"\n")
-
-
-def _receive(link: socket.socket) -> dict[str, Any] | None:
-    """The next line; None if the connection ends, or if it is no message."""
-    content = b""
-    try:
-        while not content.endswith(b"\n"):
-            waiting = link.recv(2**16, socket.MSG_PEEK)  # the next message may be there already
-            if not waiting or len(content) > MAX_MESSAGE:
-                return None
-            content += link.recv(waiting.find(b"\n") + 1 or len(waiting))
-        message = json.loads(content)
-    except (OSError, ValueError):
-        return None
-    return message if isinstance(message, dict) else None
