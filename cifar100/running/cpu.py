@@ -1,4 +1,4 @@
-"""Prepares a process for Paddle on the CPU: cores, threads, BLAS code path, memory, signals.
+"""Prepares a process for Paddle on the CPU: cores, threads, BLAS code path, signals.
 
 Call `prepare` before all that imports Paddle: its libraries read the environment once.
 """

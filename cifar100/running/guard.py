@@ -220,8 +220,10 @@ def _starters() -> tuple[int, ...]:
     starter = os.getppid()
     try:
         import psutil
-
+    except ImportError:  # what is needed is not installed here, as the stage is about to say
+        return (starter,)
+    try:
         process = psutil.Process(starter)
         return (starter, process.ppid()) if process.name() in SHELLS else (starter,)
-    except Exception:  # psutil is not installed here, or the starter ended just now
+    except psutil.Error:  # the starter ended just now
         return (starter,)
