@@ -35,14 +35,14 @@ PYTORCH = [str(TORCH_PYTHON), "-m", "benchmarks.run_pytorch"]
 BFLOAT16 = [*PYTORCH, "--layout=channels-last", "--precision=bfloat16"]
 RUNNERS = {
     "project": [*PROJECT, "--precision=auto", "--threads=auto"],
-    "project-float32": [*PROJECT, "--precision=float32", "--threads=auto"],
+    "pytorch-channels-last-bfloat16": BFLOAT16,
     "project-one-thread": [*PROJECT, "--precision=auto", "--threads=1"],
+    "pytorch-compiled-bfloat16": [*BFLOAT16, "--compile"],
+    "project-float32": [*PROJECT, "--precision=float32", "--threads=auto"],
+    "pytorch-channels-last": [*PYTORCH, "--layout=channels-last"],
+    "pytorch-eager": [*PYTORCH, "--layout=eager"],
     "paddle-stock": STOCK,
     "paddle-onednn": ["env", "FLAGS_use_onednn=True", *STOCK],
-    "pytorch-eager": [*PYTORCH, "--layout=eager"],
-    "pytorch-channels-last": [*PYTORCH, "--layout=channels-last"],
-    "pytorch-channels-last-bfloat16": BFLOAT16,
-    "pytorch-compiled-bfloat16": [*BFLOAT16, "--compile"],
     "evaluation": [*PADDLE, "benchmarks.run_evaluation"],
 }
 
@@ -141,8 +141,8 @@ def summarise(
     """The content of results.json.
 
     measurements: one per run, with network, runner, images_per_second, precision, threads and, for
-    the project, peak_memory_mib. stages: seconds of each. The ratios are of medians: how many times
-    as fast as each other runner the runner `project` is.
+    the project, peak_memory_mib. stages: seconds of each. ratios: how many times as fast as each
+    other runner the runner `project` is in the same repetition, the median of the repetitions.
     """
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for measured in measurements:
@@ -162,7 +162,7 @@ def summarise(
     return {
         "machine": machine,
         "throughput": throughput,
-        "ratios": ratios(throughput),
+        "ratios": ratios(runs),
         "stages": stages,
         "evaluation": {
             row["network"]: {
@@ -185,14 +185,19 @@ def spread(values: list[float]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in measures.items()}
 
 
-def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By network and runner: the project's median divided by the runner's."""
-    medians = {(row["network"], row["runner"]): row["images_per_second"]["median"] for row in rows}
+def ratios(runs: dict[tuple[str, str], list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
+    """By network and runner: the project's speed divided by the runner's, of the same repetition.
+
+    The median of the repetitions: a machine whose speed drifts slows both.
+    """
     found: dict[str, dict[str, float]] = {}
-    for (network, runner), median in medians.items():
-        if runner != "project" and (network, "project") in medians:
-            ratio = round(medians[network, "project"] / median, 2)
-            found.setdefault(network, {})[runner] = ratio
+    for (network, runner), others in runs.items():
+        own = runs.get((network, "project"), [])
+        if runner in ("project", "evaluation") or not own:
+            continue
+        name = "images_per_second"
+        pairs = [one[name] / other[name] for one, other in zip(own, others, strict=False)]
+        found.setdefault(network, {})[runner] = round(statistics.median(pairs), 2)
     return found
 
 

@@ -238,7 +238,7 @@ def test_results_are_minimum_median_and_maximum_of_the_repetitions():
             "resnet18-w64": {
                 "project-one-thread": 1.5,
                 "project-float32": 3.0,
-                "paddle-stock": 5.45,
+                "paddle-stock": 5.46,
             }
         },
         "stages": {"download": 1.5},
@@ -255,8 +255,20 @@ def test_results_are_minimum_median_and_maximum_of_the_repetitions():
     lines = throughput.to_text(results).splitlines()
     assert len(lines) == 6
     assert " ".join(lines[4].split()) == (
-        "resnet18-w64 paddle-stock float32 2 11.0 11.0 11.0 5.45×"
+        "resnet18-w64 paddle-stock float32 2 11.0 11.0 11.0 5.46×"
     )
+
+
+def test_ratios_are_of_the_same_repetition():
+    """A machine that becomes half as fast changes none."""
+    speeds = [(60.0, 30.0), (30.0, 15.0), (32.0, 15.0)]
+    measurements = [
+        measurement(runner, speed)
+        for pair in speeds
+        for runner, speed in zip(("project", "pytorch-eager"), pair, strict=True)
+    ]
+    results = throughput.summarise(measurements, {}, {})
+    assert results["ratios"] == {"resnet18-w64": {"pytorch-eager": 2.0}}
 
 
 def test_table_needs_no_project():
