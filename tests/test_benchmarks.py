@@ -263,7 +263,7 @@ def test_ratios_are_of_the_same_repetition():
     """A machine that becomes half as fast changes none."""
     speeds = [(60.0, 30.0), (30.0, 15.0), (32.0, 15.0)]
     measurements = [
-        measurement(runner, speed)
+        measurement(runner, speed, peak_memory_mib=2000.0)
         for pair in speeds
         for runner, speed in zip(("project", "pytorch-eager"), pair, strict=True)
     ]

@@ -1,0 +1,149 @@
+"""Numbers in the pages for readers are those of the committed files that they come from."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+
+from benchmarks.bandwidth import table as bandwidth_table
+from benchmarks.throughput import RESULTS
+from cifar100.results.tables import INTERVALS
+from tests.conftest import ROOT
+from tools.comparison.recipes import read_stages
+
+NETWORKS = {
+    "resnet18-w64": "ResNet-18, width 64",
+    "resnet18-w32": "ResNet-18, width 32",
+    "resnet20-w16": "ResNet-20, width 16",
+    "resnet50-w64": "ResNet-50, width 64",
+}
+IN_README = [
+    "project",
+    "paddle-stock",
+    "pytorch-channels-last",
+    "pytorch-channels-last-bfloat16",
+]
+IN_PERFORMANCE = [
+    *("project", "project-float32", "project-one-thread", "paddle-stock", "paddle-onednn"),
+    *("pytorch-eager", "pytorch-channels-last", "pytorch-channels-last-bfloat16"),
+    "pytorch-compiled-bfloat16",
+]
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def results() -> dict:
+    return json.loads(page(str(RESULTS)))
+
+
+@pytest.fixture(scope="module")
+def run() -> dict[str, str]:
+    """What the committed run says of itself, as the pages write it."""
+    metrics = json.loads(page("reports/metrics.json"))
+    timing = json.loads(page("reports/timing.json"))
+    intervals = pd.read_csv(ROOT / "reports" / INTERVALS.name).set_index("metric")
+    stages = read_stages((ROOT / "dvc.lock").read_bytes(), "dvc.lock")
+    params = stages["train"]["params"]["params.yaml"]
+    return {
+        "minutes": f"{timing['train_seconds'] / 60:.1f}",
+        "epochs": str(params["epochs"]),
+        "network": f"ResNet-{params['depth']}",
+        "top1": f"{metrics['top1']:.2%}".replace("%", " %"),
+        "top5": f"{metrics['top5']:.2%}".replace("%", " %"),
+        "superclass": f"{metrics['superclass_top1']:.2%}".replace("%", " %"),
+        "low": f"{intervals.loc['top1', 'low']:.1%}".removesuffix("%"),
+        "high": f"{intervals.loc['top1', 'high']:.1%}".removesuffix("%"),
+    }
+
+
+def speed(value: float | None) -> str:
+    """Images per second as the tables have them."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def rows_of(text: str, start: str) -> list[list[str]]:
+    """The cells of the lines of a Markdown table that begin with `start`."""
+    lines = [line for line in text.splitlines() if line.startswith(f"| {start}")]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "brackets"),
+    [
+        ("README.md", "**`make repro`", "({low} to {high})"),
+        ("README.zh-CN.md", "**`make repro`", "（{low}～{high}）"),
+        ("docs/experiments.md", "**default**", "({low} to {high})"),
+    ],
+)
+def test_result_is_that_of_the_committed_run(name, start, brackets, run):
+    ((*cells,),) = rows_of(page(name), start)
+    line = " | ".join(cells)
+    for value in (run["minutes"], run["top1"], brackets.format(**run)):
+        assert value in line
+    if name.startswith("README"):
+        for value in (run["network"], run["epochs"], run["top5"], run["superclass"]):
+            assert value in line
+        assert f"{run['minutes']} min" in page(name) or f"{run['minutes']} 分钟" in page(name)
+
+
+def test_accuracy_in_bfloat16_is_that_of_the_committed_run(run):
+    assert f"the committed recipe gives {run['top1']} in bfloat16" in page("docs/performance.md")
+
+
+@pytest.mark.parametrize(
+    ("name", "runners"), [("README.md", IN_README), ("docs/performance.md", IN_PERFORMANCE)]
+)
+def test_speeds_are_the_medians_of_the_benchmark(name, runners, results):
+    medians = {
+        (row["network"], row["runner"]): row["images_per_second"]["median"]
+        for row in results["throughput"]
+    }
+    shown = {**NETWORKS} if "docs" in name else {k: v for k, v in NETWORKS.items() if "50" not in v}
+    for network, title in shown.items():
+        ((_, *cells),) = rows_of(page(name), f"{title} |")
+        expected = [medians.get((network, runner)) for runner in runners]
+        assert cells == [speed(value) for value in expected]
+
+
+def test_other_measures_of_speed_are_those_of_the_benchmark(results):
+    text = page("docs/performance.md")
+    ratios = [results["ratios"][network]["project-one-thread"] for network in NETWORKS]
+    assert re.findall(r"×(\d\.\d\d)", rows_of(text, "one thread → two")[0][1]) == [
+        f"{ratio:.2f}" for ratio in ratios
+    ]
+    for start, runner in (
+        ("PyTorch, channels_last, bfloat16", "pytorch-channels-last-bfloat16"),
+        ("the same, compiled", "pytorch-compiled-bfloat16"),
+        ("stock Paddle", "paddle-stock"),
+    ):
+        ((_, *cells),) = rows_of(text, f"{start} |")
+        assert cells == [f"{results['ratios'][network][runner]:.2f}" for network in NETWORKS]
+    evaluation = [results["evaluation"][network]["images_per_second"] for network in NETWORKS]
+    assert rows_of(text, "evaluation with the mirror image")[0][1] == " / ".join(
+        f"{each['median']:,.0f}" for each in evaluation
+    )
+    memory = [results["peak_memory_mib"][network] / 1024 for network in NETWORKS]
+    assert rows_of(text, "peak memory of a training")[0][1] == (
+        " / ".join(f"{each:.1f}" for each in memory) + " GiB"
+    )
+    stages = f"{sum(results['stages'].values()):.0f} s, of which *evaluate* "
+    assert rows_of(text, "all other stages together")[0][1] == (
+        f"{stages}{results['stages']['evaluate']:.0f} s"
+    )
+
+
+def test_scale_is_calculated_from_the_benchmark(results):
+    speeds = {
+        row["network"]: row["images_per_second"]["median"]
+        for row in results["throughput"]
+        if row["runner"] == "project"
+    }
+    text = page("docs/scale.md")
+    for line in bandwidth_table(speeds, 128):
+        assert line in text
