@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from cifar100.results.scores import METRICS
 from cifar100.running.errors import PipelineError
 from stages.train.params import TrainParameters
-from tests.conftest import ROOT, SMALL
+from tests.conftest import ROOT
 from tools.comparison.recipes import (
     params_of,
     present_recipe,
@@ -191,8 +191,15 @@ def names(workspace) -> list[str]:
 
 
 @pytest.mark.slow
+def test_committed_run_is_one_of_the_seeds(workspace):
+    shown = workspace.run(*COMMAND, "--count", "2")
+    assert "seed 0: the committed run, there already" in shown
+    assert [name.rsplit("-", 1)[0] for name in names(workspace)] == ["seed-1"]
+
+
+@pytest.mark.slow
 def test_interrupted_seeds_name_what_is_finished(workspace):
-    workspace.set_params(epochs=SMALL["epochs"])
+    workspace.set_params(lr="0.05")  # else the committed run would be seed 0
     with subprocess.Popen(
         [*COMMAND, "--count", "2"],
         cwd=workspace.path,
