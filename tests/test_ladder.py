@@ -125,10 +125,12 @@ def test_figure_has_a_bar_per_rung_of_the_height_of_its_score():
     (axes,) = ladder_figure(table).axes
     assert [bar.get_width() for bar in axes.patches] == pytest.approx([34.69, 40, 70])
     assert [text.get_text() for text in axes.texts] == [
-        "before: 34.7%, over 600 min",
-        "a change: 40.0%, 5 min",
-        "another: 70.0%, 30 min",
+        "34.7%, over 600 min",
+        "40.0%, 5 min",
+        "70.0%, 30 min",
     ]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["0  before", "1  a change", "2  another"]
 
 
 def test_curve_of_the_replaced_experiment_ends_as_the_readme_says():

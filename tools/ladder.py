@@ -206,10 +206,11 @@ def ladder_figure(table: pd.DataFrame) -> Figure:
     axes.errorbar(table["top1"] * 100, table["rung"], xerr=bars, fmt="none", ecolor="black")
     for _, row in table.iterrows():
         over = "over " if row["rung"] == 0 else ""
-        text = f"{row['change']}: {row['top1']:.1%}, {over}{row['minutes']:.0f} min"
-        axes.text(1, row["rung"], text, va="center", color="white", fontsize=9)
-    axes.set_yticks(table["rung"])
-    axes.set_ylabel("rung")
+        end = np.nanmax([row["top1"], row["high"]]) * 100 + 0.8
+        text = f"{row['top1']:.1%}, {over}{row['minutes']:.0f} min"
+        axes.text(end, row["rung"], text, va="center", fontsize=9)
+    axes.set_yticks(table["rung"], table["rung"].astype(str) + "  " + table["change"])
+    axes.margins(x=0.25)
     axes.set_xlabel("top-1 of the test images, percent; bars: 95 % confidence interval")
     axes.set_title("One change at a time")
     axes.tick_params(axis="y", length=0)
