@@ -28,9 +28,8 @@ from tools.check_params import SCHEMAS
 from tools.comparison.experiments import (
     Experiment,
     changed,
-    find,
+    found_or_run,
     literal,
-    run_experiment,
     scores_of,
     seconds_of,
 )
@@ -62,7 +61,9 @@ def main() -> None:
     finished: list[Experiment] = []
     try:
         for rung, changes in zip(rungs, settings, strict=True):
-            finished.append(found_or_run(rung.name, changed(recipe, changes), changes))
+            wanted = changed(recipe, changes)
+            name = name_of(rung, wanted)
+            finished.append(found_or_run("ladder", rung.name, name, wanted, changes))
     except KeyboardInterrupt:
         print(f"ladder: {kept(finished)}", file=sys.stderr)
         raise
@@ -121,26 +122,10 @@ def settings_of(rungs: list[Rung], recipe: Recipe) -> list[dict[str, Any]]:
     return [*found[:-1], {}]
 
 
-def found_or_run(name: str, wanted: Recipe, changes: dict[str, Any]) -> Experiment:
-    """The experiment with this recipe, which is run if there is none.
-
-    Raises `PipelineError` if it fails, or if the files were changed since the recipe was read.
-    """
-    found, state = find(wanted), "there already"
-    if not found:
-        digest = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:6]
-        experiment = f"ladder-{name}-{digest}"
-        print(f"ladder: {name}: running experiment {experiment}", flush=True)
-        run_experiment(experiment, changes, name)
-        found, state = find(wanted), "finished"
-        if not found:
-            raise PipelineError(
-                f"{name}: params or code were changed while the ladder ran; put them back, or "
-                "start again for the new ones"
-            )
-    top1 = scores_of(found)["value"]["top1"]
-    print(f"ladder: {name}: {found.name}, {state}: top1 {top1:.{DIGITS}f}", flush=True)
-    return found
+def name_of(rung: Rung, recipe: Recipe) -> str:
+    """A name that other params or other code do not get, such as ladder-stem-1a2b3c."""
+    content = json.dumps(recipe, sort_keys=True)
+    return f"ladder-{rung.name}-{hashlib.sha256(content.encode()).hexdigest()[:6]}"
 
 
 def kept(finished: list[Experiment]) -> str:

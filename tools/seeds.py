@@ -18,7 +18,7 @@ from cifar100.running.outputs import write_csv
 from cifar100.running.params import load
 from stages.train.params import TrainParameters
 from tools.check_params import SCHEMAS
-from tools.comparison.experiments import Experiment, changed, find, run_experiment, scores_of
+from tools.comparison.experiments import Experiment, changed, found_or_run, scores_of
 from tools.comparison.recipes import Recipe, present_recipe, without_seed
 
 DIGITS = 4
@@ -41,7 +41,9 @@ def main() -> None:
     finished: dict[int, Experiment] = {}
     try:
         for seed in seeds:
-            finished[seed] = found_or_run(seed, recipe)
+            changes = {"seed": seed}
+            wanted, name = changed(recipe, changes), name_of(seed, recipe)
+            finished[seed] = found_or_run("seeds", f"seed {seed}", name, wanted, changes)
     except KeyboardInterrupt:
         print(f"seeds: {kept(finished)}", file=sys.stderr)
         raise
@@ -70,28 +72,6 @@ def seeds_from(params: TrainParameters, count: int) -> range:
             "allowed; give a smaller seed"
         ) from None
     return range(params.seed, last + 1)
-
-
-def found_or_run(seed: int, recipe: Recipe) -> Experiment:
-    """The experiment with this seed of the present recipe, which is run if there is none.
-
-    Raises `PipelineError` if it fails, or if the files were changed since `recipe` was read.
-    """
-    wanted = changed(recipe, {"seed": seed})
-    found, state = find(wanted), "there already"
-    if not found:
-        name = name_of(seed, recipe)
-        print(f"seeds: seed {seed}: running experiment {name}", flush=True)
-        run_experiment(name, {"seed": seed}, f"seed {seed}")
-        found, state = find(wanted), "finished"
-        if not found:
-            raise PipelineError(
-                f"seed {seed}: params or code were changed while the seeds ran; put them back, or "
-                "start again for the new ones"
-            )
-    top1 = scores_of(found)["value"]["top1"]
-    print(f"seeds: seed {seed}: {found.name}, {state}: top1 {top1:.{DIGITS}f}", flush=True)
-    return found
 
 
 def name_of(seed: int, recipe: Recipe) -> str:

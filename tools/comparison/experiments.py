@@ -57,6 +57,29 @@ def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     }
 
 
+def found_or_run(
+    tool: str, what: str, name: str, wanted: Recipe, changes: dict[str, Any]
+) -> Experiment:
+    """The experiment with this recipe, which is run as `name` with these changes if there is none.
+
+    `tool` and `what` begin the lines that say so. Raises `PipelineError` if it fails, or if the
+    files were changed since the recipe was read.
+    """
+    found, state = find(wanted), "there already"
+    if not found:
+        print(f"{tool}: {what}: running experiment {name}", flush=True)
+        run_experiment(name, changes, what)
+        found, state = find(wanted), "finished"
+        if not found:
+            raise PipelineError(
+                f"{what}: params or code were changed while it ran; put them back, or start again "
+                "for the new ones"
+            )
+    top1 = scores_of(found)["value"]["top1"]
+    print(f"{tool}: {what}: {found.name}, {state}: top1 {top1:.4f}", flush=True)
+    return found
+
+
 def run_experiment(name: str, changes: dict[str, Any], what: str) -> None:
     """Run the present params with these changes, in a copy of the repository.
 
