@@ -58,6 +58,7 @@ CASES = [
 ]
 
 ROOT = Path(__file__).parent.parent
+STATM = Path("/proc/self/statm")
 GUARD = 4096  # bytes on each side of memory
 CANARY = 0xA5
 
@@ -99,6 +100,11 @@ def some_network(config: ResNetConfig, seed: int = 0) -> ResNet:
     for tensor in (weight for weight in weights_of(network) if weight.ndim == 1):
         tensor.set_value(paddle.uniform(tensor.shape, min=0.2, max=1.2))
     return network
+
+
+def bytes_in_use() -> int:
+    """The memory of this process, from STATM."""
+    return int(STATM.read_text().split()[1]) * 4096
 
 
 def some_images(*shape: int, seed: int = 0) -> paddle.Tensor:

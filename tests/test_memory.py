@@ -1,14 +1,15 @@
 """The engine's memory serves again, and tensors are found where they are."""
 
-from pathlib import Path
+import gc
 
 import numpy as np
 import paddle
 import pytest
 
+from cifar100.network import onednn
 from cifar100.network.memory import ALIGNMENT, Checked, Memory, View, keep_memory_for
-
-STATM = Path("/proc/self/statm")
+from cifar100.network.resnet import ResNetConfig
+from tests.engine import STATM, bytes_in_use, some_images, some_network
 
 
 def test_memory_that_is_in_use_is_shared_with_nobody():
@@ -31,9 +32,6 @@ def test_free_memory_serves_the_next_of_its_size_lowest_address_first():
 
 @pytest.mark.skipif(not STATM.is_file(), reason="only Linux tells how much memory is in use")
 def test_memory_kept_for_one_use_is_given_back_for_another():
-    def bytes_in_use() -> int:
-        return int(STATM.read_text().split()[1]) * 4096
-
     keep_memory_for("large images")
     large = Memory(200_000_000)
     large.clear()
@@ -43,6 +41,24 @@ def test_memory_kept_for_one_use_is_given_back_for_another():
     assert bytes_in_use() > before - 50_000_000
     keep_memory_for("small images")
     assert bytes_in_use() < before - 150_000_000
+
+
+@pytest.mark.skipif(not onednn.available(), reason=onednn.description())
+@pytest.mark.skipif(not STATM.is_file(), reason="only Linux tells how much memory is in use")
+def test_network_that_is_gone_leaves_no_memory_behind():
+    def train_one() -> None:
+        network = some_network(ResNetConfig(20, 8))
+        network.train()
+        network(some_images(8, 32, 32)).sum().backward()
+        del network
+        gc.collect()
+
+    for _ in range(3):
+        train_one()
+    before = bytes_in_use()
+    for _ in range(8):
+        train_one()
+    assert bytes_in_use() < before + 8_000_000
 
 
 def test_tensor_is_checked_when_it_is_another_one_or_has_moved():

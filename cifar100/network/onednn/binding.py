@@ -188,9 +188,17 @@ class Primitive:
     def __init__(self, name: str, *arguments: Any) -> None:
         engine = () if name == "reorder" else (_engine(),)  # which has two among its arguments
         self.descriptor = make(f"{name}_primitive_desc_create", *engine, *arguments)
+        self._made = [(_library.dnnl_primitive_desc_destroy, self.descriptor)]
+
+    def __del__(self) -> None:
+        for destroy, made in getattr(self, "_made", ()):
+            destroy(made)
 
     def chosen(self, role: int) -> Descriptor:
-        """The descriptor that the library has chosen for weights, their gradient or a workspace."""
+        """The descriptor that the library has chosen for weights, their gradient or a workspace.
+
+        It is that of the primitive and goes with it.
+        """
         query = _QUERIES[role]
         return c_void_p(_library.dnnl_primitive_desc_query_md(self.descriptor, query, 0))
 
@@ -199,6 +207,8 @@ class Primitive:
         self._primitive = make("primitive_create", self.descriptor)
         empty = c_void_p(0)
         self._memories = [make("memory_create", md, _engine(), empty) for md in roles.values()]
+        self._made.append((_library.dnnl_primitive_destroy, self._primitive))
+        self._made += [(_library.dnnl_memory_destroy, memory) for memory in self._memories]
         pairs = zip(roles, self._memories, strict=True)
         arguments = (_Argument * len(roles))(*(_Argument(*pair) for pair in pairs))
         execute = _library.dnnl_primitive_execute
