@@ -248,6 +248,15 @@ def test_wrong_archive_that_lies_there_is_told_and_not_lost(with_archive, tmp_pa
     assert with_archive.read(ARCHIVE) == b"of another data set"
 
 
+def test_archive_that_dvc_has_no_copy_of_is_not_lost_to_synthetic_data(with_archive, tmp_path):
+    with_archive.set_params(dataset="synthetic")
+    output = fetch(with_archive, tmp_path, ok=False)
+    assert f"error: download: {ARCHIVE}: DVC's cache has no copy of this file" in output
+    assert with_archive.read(ARCHIVE) == CONTENT
+    (with_archive.path / ARCHIVE).unlink()
+    assert ": synthetic" in fetch(with_archive, tmp_path)
+
+
 @pytest.mark.slow
 def test_archive_comes_from_the_cache_after_synthetic_data(with_archive, tmp_path):
     """DVC keeps no run cache of a stage with an output that it does not delete."""

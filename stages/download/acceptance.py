@@ -16,11 +16,7 @@ def check_archive(path: Path, official_md5: str) -> str:
     A copy that was packed again or whose samples stand in another order has another md5 and the
     same content; it is accepted.
     """
-    digest = hashlib.md5(usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(2**20):
-            digest.update(chunk)
-    md5 = digest.hexdigest()
+    md5 = md5_of(path)
     if md5 == official_md5:
         return "its md5 is the official one"
     content = content_digest(*read_archive(path))
@@ -30,3 +26,12 @@ def check_archive(path: Path, official_md5: str) -> str:
         f"{path}: not CIFAR-100: expected md5 {official_md5} or content digest "
         f"{CIFAR100_DIGEST[:16]}…, found md5 {md5} and content digest {content[:16]}…"
     )
+
+
+def md5_of(path: Path) -> str:
+    """The md5 of a file, in hexadecimal."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()

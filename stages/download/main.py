@@ -12,7 +12,7 @@ from cifar100.running.errors import PipelineError
 from cifar100.running.outputs import replacing
 from cifar100.running.params import load
 from cifar100.running.restore import restore_outputs
-from stages.download.acceptance import check_archive
+from stages.download.acceptance import check_archive, md5_of
 from stages.download.params import DownloadParameters
 from stages.download.sources import fetch_archive, in_dvc_cache
 
@@ -25,6 +25,7 @@ def main() -> None:
     if params.dataset == "synthetic":
         with replacing(ARCHIVE) as temporary:
             write_synthetic_archive(temporary)
+            refuse_to_lose(ARCHIVE, temporary)
         print(f"download: {ARCHIVE}: synthetic")
         return
 
@@ -45,3 +46,12 @@ def main() -> None:
             params.archive_url, temporary, check, in_dvc_cache(params.archive_md5)
         )
     print(f"download: {ARCHIVE}: from {origin}")
+
+
+def refuse_to_lose(path: Path, replacement: Path) -> None:
+    """Raise `PipelineError` if DVC's cache has no copy of `path`, which another file replaces."""
+    if path.is_file() and not in_dvc_cache(md5_of(path)) and md5_of(path) != md5_of(replacement):
+        raise PipelineError(
+            f"{path}: DVC's cache has no copy of this file, which `dataset: synthetic` replaces; "
+            "move it to another place, or delete it"
+        )
