@@ -106,7 +106,7 @@ def test_bad_list_of_rungs_is_refused_in_one_line(tmp_path, content, expected):
 def test_command_of_a_rung_is_what_a_user_types():
     changes = {"lr": 0.01, "progressive_sizes": [16, 24], "flip": False, "schedule": "step"}
     assert command_of(changes) == (
-        "dvc exp run -S lr=0.01 -S progressive_sizes=[16,24] -S flip=false -S schedule=step"
+        "dvc exp run -S lr=0.01 -S 'progressive_sizes=[16,24]' -S flip=false -S schedule=step"
     )
     assert command_of({}) == "dvc repro"
 
@@ -151,6 +151,7 @@ def test_pages_say_what_was_measured_and_how(page, recipe):
     for row in table.itertuples():
         assert f"| {row.rung} |" in text
         assert f"{row.top1 * 100:.2f} %" in text
+        assert f"| {row.train_top1 * 100:.1f} % |" in text
         assert row.rung == 0 or f"| {row.minutes:.1f} |" in text
     for changes in settings_of(rungs, recipe):
         assert command_of(changes) in text
@@ -180,6 +181,10 @@ def test_ladder_resumes_and_writes_what_the_experiments_say(workspace):
     own = json.loads(workspace.read("reports/metrics.json"))
     assert table.loc["all", "top1"] == pytest.approx(own["top1"], abs=1e-4)
     assert table["epochs"].tolist() == [20, 1, 1, 2]
+    history = pd.read_csv(workspace.path / "reports/history.csv")
+    assert table.loc["all", "train_top1"] == pytest.approx(
+        history["train_top1"].iloc[-1], abs=1e-4
+    )
     assert workspace.read("docs/ladder/ladder.png").startswith(b"\x89PNG")
     changed_files = workspace.run("git", "status", "--porcelain").splitlines()
     assert {line[3:] for line in changed_files} - {line[3:] for line in before.splitlines()} == {

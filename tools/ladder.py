@@ -8,6 +8,7 @@ to docs/ladder/.
 import argparse
 import hashlib
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from tools.comparison.experiments import (
     literal,
     scores_of,
     seconds_of,
+    train_top1_of,
 )
 from tools.comparison.recipes import Recipe, present_recipe
 
@@ -138,8 +140,8 @@ def command_of(changes: dict[str, Any]) -> str:
     """The line that runs a rung by hand."""
     if not changes:
         return "dvc repro"
-    settings = (f"-S {key}={literal(value)}" for key, value in changes.items())
-    return f"dvc exp run {' '.join(settings)}"
+    settings = (f"{key}={literal(value)}" for key, value in changes.items())
+    return " ".join(["dvc exp run", *(f"-S {shlex.quote(setting)}" for setting in settings)])
 
 
 def result_table(
@@ -147,8 +149,9 @@ def result_table(
 ) -> pd.DataFrame:
     """A row per rung, the replaced experiment as number 0.
 
-    Columns: rung, name, change, epochs, minutes of training, top1 of the test images, low and high
-    (its 95 % interval over them; NaN for the replaced experiment, which has none).
+    Columns: rung, name, change, epochs, minutes of training, train_top1 (of the training images in
+    the last epoch), top1 of the test images, low and high (its 95 % interval over them; NaN for the
+    replaced experiment, which has none).
     """
     rows: list[dict[str, Any]] = [
         {
@@ -157,6 +160,7 @@ def result_table(
             "change": "the replaced experiment",
             "epochs": int(reference["epoch"].iloc[-1]),
             "minutes": REFERENCE_MINUTES,
+            "train_top1": reference["train_top1"].iloc[-1],
             "top1": reference["test_top1"].iloc[-1],
             "low": np.nan,
             "high": np.nan,
@@ -171,6 +175,7 @@ def result_table(
                 "change": rung.change,
                 "epochs": experiment.recipe["train"]["params"]["epochs"],
                 "minutes": round(seconds_of(experiment) / 60, 1),
+                "train_top1": train_top1_of(experiment),
                 "top1": top1["value"],
                 "low": top1["low"],
                 "high": top1["high"],

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cifar100.results.scores import METRICS
-from cifar100.results.tables import INTERVALS, parse_table
+from cifar100.results.tables import HISTORY, INTERVALS, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from tools.comparison.recipes import Recipe, read_stages, recorded_recipe
 
@@ -122,6 +122,16 @@ def scores_of(experiment: Experiment) -> pd.DataFrame:
         ) from None
     table = pd.DataFrame({"value": pd.Series(values)})
     return table.join(intervals.set_index("metric")[["low", "high"]])
+
+
+def train_top1_of(experiment: Experiment) -> float:
+    """The share of training images that it classified correctly in its last epoch.
+
+    Raises `PipelineError` if the experiment does not hold it.
+    """
+    content = git("show", f"{experiment.commit}:./reports/{HISTORY.name}")
+    history = parse_table(HISTORY, content, f"{experiment.name}: reports/{HISTORY.name}")
+    return float(history["train_top1"].iloc[-1])
 
 
 def seconds_of(experiment: Experiment) -> float:
