@@ -182,9 +182,7 @@ def test_ladder_resumes_and_writes_what_the_experiments_say(workspace):
     assert table.loc["all", "top1"] == pytest.approx(own["top1"], abs=1e-4)
     assert table["epochs"].tolist() == [20, 1, 1, 2]
     history = pd.read_csv(workspace.path / "reports/history.csv")
-    assert table.loc["all", "train_top1"] == pytest.approx(
-        history["train_top1"].iloc[-1], abs=1e-4
-    )
+    assert table.loc["all", "train_top1"] == pytest.approx(history["train_top1"].iloc[-1], abs=1e-4)
     assert workspace.read("docs/ladder/ladder.png").startswith(b"\x89PNG")
     changed_files = workspace.run("git", "status", "--porcelain").splitlines()
     assert {line[3:] for line in changed_files} - {line[3:] for line in before.splitlines()} == {
