@@ -1,4 +1,4 @@
-"""From the replaced experiment to the committed recipe in single changes: `python -m tools.ladder`.
+"""From the replaced experiment to the committed recipe, step by step: `python -m tools.ladder`.
 
 Each rung is a DVC experiment that runs in a copy of the repository, so the files here stay as they
 are; those that are there already with the same params and code are not run again. The results go
@@ -201,8 +201,8 @@ def ladder_figure(table: pd.DataFrame) -> Figure:
         axes.text(end, row["rung"], text, va="center", fontsize=9)
     axes.set_yticks(table["rung"], table["rung"].astype(str) + "  " + table["change"])
     axes.margins(x=0.25)
-    axes.set_xlabel("top-1 of the test images, percent; bars: 95 % confidence interval")
-    axes.set_title("One change at a time")
+    axes.set_xlabel("top-1 of the test images, percent; lines: 95 % interval")
+    axes.set_title("Step by step")
     axes.tick_params(axis="y", length=0)
     return figure
 
