@@ -1,5 +1,6 @@
 """`python -m tools.ladder`: from the replaced experiment to the committed recipe."""
 
+import io
 import itertools
 import json
 import sys
@@ -148,11 +149,16 @@ def test_pages_say_what_was_measured_and_how(page, recipe):
     table, text = pd.read_csv(ROOT / RESULTS), (ROOT / page).read_text(encoding="utf-8")
     rungs = read_rungs(ROOT / RUNGS)
     assert table["name"].tolist() == ["replaced", *(rung.name for rung in rungs)]
+    lines = {line.split(" | ")[0]: line for line in text.splitlines()}
     for row in table.itertuples():
-        assert f"| {row.rung} |" in text
-        assert f"{row.top1 * 100:.2f} %" in text
-        assert f"| {row.train_top1 * 100:.1f} % |" in text
-        assert row.rung == 0 or f"| {row.minutes:.1f} |" in text
+        line = lines[f"| {row.rung}"]
+        assert f"| {row.epochs} |" in line
+        assert f"| {row.train_top1 * 100:.1f} % |" in line
+        assert f"{row.top1 * 100:.2f} %" in line
+        if row.rung > 0:
+            assert f"| {row.minutes:.1f} |" in line
+            assert f" {row.high * 100:.1f})" in line
+            assert f"({row.low * 100:.1f} " in line
     for changes in settings_of(rungs, recipe):
         assert command_of(changes) in text
 
@@ -168,21 +174,23 @@ def test_ladder_resumes_and_writes_what_the_experiments_say(workspace):
     assert output.count("running experiment") == 2  # the last is the committed run
     assert "ladder: all: the committed run, there already" in output
     refs = workspace.run("git", "for-each-ref", "--format=%(objectname)", "refs/exps/*/*/*")
-    metrics = {
-        params_of(read_stages(workspace.run("git", "show", f"{commit}:dvc.lock").encode(), ""))[
-            "lr"
-        ]: json.loads(workspace.run("git", "show", f"{commit}:reports/metrics.json"))
-        for commit in refs.split()
-    }
+    top1, train_top1 = {}, {}
+    for commit in refs.split():
+        lock, metrics, history = (
+            workspace.run("git", "show", f"{commit}:{path}")
+            for path in ("dvc.lock", "reports/metrics.json", "reports/history.csv")
+        )
+        lr = params_of(read_stages(lock.encode(), ""))["lr"]
+        top1[lr] = json.loads(metrics)["top1"]
+        train_top1[lr] = pd.read_csv(io.StringIO(history))["train_top1"].iloc[-1]
     table = pd.read_csv(workspace.path / RESULTS).set_index("name")
     assert table.index.tolist() == ["replaced", "low", "high", "all"]
-    assert table.loc["low", "top1"] == pytest.approx(metrics[0.01]["top1"], abs=1e-4)
-    assert table.loc["high", "top1"] == pytest.approx(metrics[0.1]["top1"], abs=1e-4)
+    for name, lr in (("low", 0.01), ("high", 0.1)):
+        assert table.loc[name, "top1"] == pytest.approx(top1[lr], abs=1e-4)
+        assert table.loc[name, "train_top1"] == pytest.approx(train_top1[lr], abs=1e-4)
     own = json.loads(workspace.read("reports/metrics.json"))
     assert table.loc["all", "top1"] == pytest.approx(own["top1"], abs=1e-4)
     assert table["epochs"].tolist() == [20, 1, 1, 2]
-    history = pd.read_csv(workspace.path / "reports/history.csv")
-    assert table.loc["all", "train_top1"] == pytest.approx(history["train_top1"].iloc[-1], abs=1e-4)
     assert workspace.read("docs/ladder/ladder.png").startswith(b"\x89PNG")
     changed_files = workspace.run("git", "status", "--porcelain").splitlines()
     assert {line[3:] for line in changed_files} - {line[3:] for line in before.splitlines()} == {
