@@ -50,7 +50,9 @@ def main() -> None:
 
 def refuse_to_lose(path: Path, replacement: Path) -> None:
     """Raise `PipelineError` if DVC's cache has no copy of `path`, which another file replaces."""
-    md5 = md5_of(path) if path.is_file() else md5_of(replacement)
+    if not path.is_file():
+        return
+    md5 = md5_of(path)
     if md5 != md5_of(replacement) and not in_dvc_cache(md5):
         raise PipelineError(
             f"{path}: DVC's cache has no copy of this file, which `dataset: synthetic` replaces; "
