@@ -1,4 +1,4 @@
-"""The recipe of github.com/weiaicunzai/pytorch-cifar100, its 200 epochs scaled to fewer steps.
+"""The recipe of github.com/weiaicunzai/pytorch-cifar100, its 200 epochs scaled to a given time.
 
 SGD with Nesterov momentum from 0.1, one epoch of linear warm-up, a fifth of the rate after 60, 120
 and 160 of 200 epochs; random crop with zeros, mirror image and rotation.
@@ -14,11 +14,14 @@ PADDING, DEGREES = 4, 15
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # of the training images, 0 to 1
 
 
-def learning_rate(step: int, steps: int, warmup: int) -> float:
-    """The learning rate of `step` of `steps` in all, of which the first `warmup` rise to 0.1."""
+def learning_rate(step: int, warmup: int, progress: float) -> float:
+    """The learning rate of `step`: it rises to 0.1 in the first `warmup` steps, then falls.
+
+    `progress` is the share of the training that is over, from 0 to 1.
+    """
     if step < warmup:
         return LEARNING_RATE * (step + 1) / warmup
-    return LEARNING_RATE * FACTOR ** sum(step >= share * steps for share in MILESTONES)
+    return LEARNING_RATE * FACTOR ** sum(progress >= share for share in MILESTONES)
 
 
 def augment(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:

@@ -22,7 +22,6 @@ from benchmarks.peer_recipe import (
 from benchmarks.torch_resnet import torch_resnet
 from cifar100.running import cpu
 
-PACE_STEPS, PACE_WARMUP = 20, 5  # to measure how many steps fit
 LAYOUT = torch.channels_last  # the faster of PyTorch's two
 # The faster of the two: without AMX, steps in bfloat16 take longer than in float32.
 PRECISION = "bfloat16" if instruction_set() == "AMX bfloat16" else "float32"
@@ -89,10 +88,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(len(cpu.available_cores()))
     splits = {name: load(options.data / f"{name}.npz") for name in ("train", "val", "test")}
-    pace = seconds_per_step(options.depth, options.width, splits["train"])
-    steps = max(1, int(options.seconds / pace))
     lines = ["epoch,minutes,split,top1,precision"]
-    for epoch, seconds, split, top1 in train(options, splits, steps):
+    for epoch, seconds, split, top1 in train(options, splits):
         lines.append(f"{epoch:.2f},{seconds / 60:.4f},{split},{top1:.4f},{PRECISION}")
     options.output.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
@@ -103,47 +100,34 @@ def load(path: Path) -> Split:
         return stored["images"], stored["fine"]
 
 
-def seconds_per_step(depth: int, width: int, train: Split) -> float:
-    """How long a step takes, augmentation included, on a network that is then thrown away."""
-    images, labels = train[0][:BATCH_SIZE], train[1][:BATCH_SIZE]
-    training, rng = Training(depth, width), np.random.default_rng(0)
-    for step in range(PACE_WARMUP + PACE_STEPS):
-        if step == PACE_WARMUP:
-            started = time.perf_counter()
-        training.step(augment(images, rng), labels, rate=1e-3)
-    return (time.perf_counter() - started) / PACE_STEPS
-
-
 def train(
-    options: argparse.Namespace, splits: dict[str, Split], steps: int
+    options: argparse.Namespace, splits: dict[str, Split]
 ) -> list[tuple[float, float, str, float]]:
-    """Train for `steps` steps or `options.seconds`, whichever ends first; one row per score."""
+    """Train for `options.seconds`, whose share that is over sets the rate; a row per score."""
     images, labels = splits["train"]
     training, rng = Training(options.depth, options.width), np.random.default_rng(0)
     per_epoch = len(images) // BATCH_SIZE
-    print(f"peer: {steps} steps, {steps / per_epoch:.1f} epochs in {PRECISION}", flush=True)
+    print(f"peer: {options.seconds / 60:.1f} minutes in {PRECISION}", flush=True)
     rows: list[tuple[float, float, str, float]] = []
     seconds = 0.0  # of training alone
     step = 0
-    while step < steps and seconds < options.seconds:
-        started = time.perf_counter()
+    while seconds < options.seconds:
+        started, before = time.perf_counter(), seconds
         order = rng.permutation(len(images))
         for batch in np.split(order[: per_epoch * BATCH_SIZE], per_epoch):
-            rate = learning_rate(step, steps, warmup=per_epoch)
+            rate = learning_rate(step, per_epoch, progress=seconds / options.seconds)
             loss = training.step(augment(images[batch], rng), labels[batch], rate)
             step += 1
-            if step == steps or seconds + time.perf_counter() - started >= options.seconds:
+            seconds = before + time.perf_counter() - started
+            if seconds >= options.seconds:
                 break
-        seconds += time.perf_counter() - started
         top1 = training.top1(splits["val"])
         rows.append((step / per_epoch, seconds, "val", top1))
         print(
-            f"epoch {step / per_epoch:5.2f}/{steps / per_epoch:.2f}  lr {rate:.4f}  "
-            f"last loss {float(loss):.3f}  val top-1 {top1:6.2%}  {seconds / 60:5.1f} min",
+            f"epoch {step / per_epoch:5.2f}  lr {rate:.4f}  last loss {float(loss):.3f}  "
+            f"val top-1 {top1:6.2%}  {seconds / 60:5.1f}/{options.seconds / 60:.1f} min",
             flush=True,
         )
-    if step < steps:
-        print(f"peer: the time was over after {step} steps of {steps}; was the machine busy?")
     rows.append((step / per_epoch, seconds, "test", training.top1(splits["test"], options.flip)))
     print(f"test top-1 {rows[-1][-1]:.2%}", flush=True)
     return rows

@@ -13,7 +13,7 @@ from tests.pytorch import needs_torch
 
 def test_peers_learning_rate_is_the_recipes_scaled():
     steps, warmup = 2000, 100
-    rates = [peer_recipe.learning_rate(step, steps, warmup) for step in range(steps)]
+    rates = [peer_recipe.learning_rate(step, warmup, step / steps) for step in range(steps)]
     assert rates[0] == pytest.approx(0.001)
     assert rates[99:600] == pytest.approx([0.1] * 501)
     for first, rate in ((600, 0.02), (1200, 0.004), (1600, 0.0008)):
@@ -89,6 +89,6 @@ def test_quick_time_to_accuracy_trains_both_for_the_same_time(workspace, tmp_pat
     assert set(table["split"]) == {"val", "test"}
     minutes = table.groupby("runner")["minutes"].max()
     assert set(minutes.index) == {"project", "pytorch-cifar100"}
-    assert minutes.max() < 2 * minutes.min()
+    assert minutes.max() < 1.5 * minutes.min()
     assert table["precision"].isin(["float32", "bfloat16"]).all()
     assert (tmp_path / "time_to_accuracy.png").is_file()
