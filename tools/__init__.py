@@ -2,8 +2,7 @@
 
 import sys
 
-from cifar100.running.environment import clear_environment, end_with_the_reader
+from cifar100.command import prepare_command
 
 if sys.argv[0] == "-m":  # and is not imported by something else
-    clear_environment()  # before NumPy, Paddle or matplotlib are imported
-    end_with_the_reader()
+    prepare_command("tools")
