@@ -28,8 +28,10 @@ class Model:
 
         A picture is the name of a file of any size, or an image (3, 32, 32). Each prediction is a
         mapping with class, superclass and calibrated probability. Raises `PipelineError` for a file
-        that cannot be read, and for an array that is not uint8 (3, 32, 32).
+        that cannot be read, for an array that is not uint8 (3, 32, 32), and for a single picture.
         """
+        if isinstance(pictures, str | Path):
+            raise PipelineError(f"predict: expected a list of pictures, as in [{str(pictures)!r}]")
         images = [p if isinstance(p, np.ndarray) else read_image(str(p)) for p in pictures]
         for image in images:
             if image.dtype != np.uint8 or image.shape != IMAGE_SHAPE:

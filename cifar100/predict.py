@@ -2,16 +2,14 @@
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from cifar100.running.environment import clear_environment, end_with_the_reader
+from cifar100.command import prepare_command
 
 if __name__ == "__main__":
-    clear_environment()  # before NumPy is imported
-    end_with_the_reader()
+    prepare_command("predict")
 
 import numpy as np
 from PIL import Image
@@ -22,9 +20,7 @@ from cifar100.pictures import picture_files, read_image
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError, printable
 from cifar100.running.guard import run_command
-from cifar100.why import check_folder, draw_maps, map_paths, write_map
-
-MAX_NAME = 200  # letters of the name of a file
+from cifar100.why import check_folder, draw_maps, map_paths, png_paths, write_map
 
 
 def parse_options() -> argparse.Namespace:
@@ -105,16 +101,10 @@ def main() -> None:
 
 
 def save(images: dict[str, Any], folder: Path) -> None:
-    """Write each image (3, S, S) as PNG, by the end of its name, none over another."""
+    """Write each image (3, S, S) as PNG by its name, none over another of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths: list[Path] = []
-    for name, image in images.items():
-        letters = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).strip("._")[-MAX_NAME:]
-        path = folder / f"{letters}.png"
-        if path in paths:
-            path = folder / f"{letters}-{len(paths)}.png"
-        paths.append(path)
-        Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    for name, path in png_paths(folder, images).items():
+        Image.fromarray(images[name].transpose(1, 2, 0)).save(path)
 
 
 if __name__ == "__main__":

@@ -35,11 +35,8 @@ def check_folder(folder: Path) -> None:
         ) from None
 
 
-def map_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Where the map of each picture goes: by its name, with a number where two would be the same.
-
-    Raises `PipelineError` if one of these files is there already: it is not overwritten.
-    """
+def png_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """A file for each picture: by its name, with a number where two would be the same."""
     paths: dict[str, Path] = {}
     taken: set[str] = set()
     for name in names:
@@ -51,6 +48,15 @@ def map_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
             file = f"{plain}-{number}"
         taken.add(file.casefold())
         paths[name] = folder / f"{file}.png"
+    return paths
+
+
+def map_paths(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Where the map of each picture goes.
+
+    Raises `PipelineError` if one of these files is there already: it is not overwritten.
+    """
+    paths = png_paths(folder, names)
     existing = [path for path in paths.values() if os.path.lexists(path)]
     if existing:
         others = f" and {len(existing) - 1} more" if existing[1:] else ""

@@ -17,6 +17,9 @@ from PIL import EpsImagePlugin, Image
 
 from cifar100.chinese import COARSE, FINE
 from cifar100.dataset.splits import load_split
+from cifar100.model import Model
+from cifar100.model_folder import FILES
+from cifar100.network.storage import load_model
 from cifar100.pictures import FORMATS, picture_files, read_image
 from cifar100.running.errors import PipelineError
 from cifar100.top_classes import as_blocks
@@ -75,7 +78,8 @@ def test_folder_is_answered_from_the_bare_model(bare, pictures, finished):
     assert agree >= 0.7 * len(found)  # the stored answers are those with the mirror image
     saw = sorted((bare / "saw").iterdir())
     assert len(saw) == len(found)
-    assert all(Image.open(path).size == (32, 32) for path in saw)
+    seen = {Image.open(path).tobytes() for path in saw}
+    assert seen == {Image.open(path).tobytes() for path in pictures.rglob("*.png")}
 
 
 def test_bad_pictures_are_one_line_each_and_the_rest_is_done(bare, pictures):
@@ -144,6 +148,13 @@ def test_folder_for_maps_is_looked_at_before_anything_is_computed(bare, pictures
     ]
 
 
+@pytest.mark.parametrize("single", ["cat.png", Path("cat.png")])
+def test_single_picture_in_place_of_a_list_is_one_line(bare, single):
+    model = Model(load_model(*(bare / "models" / name for name in FILES)))
+    with pytest.raises(PipelineError, match=r"expected a list of pictures, as in \['cat.png'\]"):
+        model.predict(single)
+
+
 def test_maps_get_names_of_their_own(tmp_path):
     names = [
         "-",
@@ -163,6 +174,8 @@ def test_maps_get_names_of_their_own(tmp_path):
         "猫.png", "x" * 200 + ".png",
     ]  # fmt: skip
     assert found[7:] == ["picture-2.png", "a_b.png"]
+    again = map_paths(tmp_path, ["x-2", "x", "./x"])
+    assert [path.name for path in again.values()] == ["x-2.png", "x.png", "x-3.png"]
     many = map_paths(tmp_path, ["鱼" * 99, "\udcff\n.png"])
     assert [len(path.name.encode()) <= 204 for path in many.values()] == [True, True]
 
