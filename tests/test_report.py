@@ -1,5 +1,7 @@
 """The report page and the page of `make plots` in a real browser, as they were written."""
 
+import base64
+import io
 import itertools
 import os
 import re
@@ -10,9 +12,10 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from stages.render.charts import charts
-from stages.render.report import COLUMNS, sheet
+from stages.render.report import COLUMNS, inlined, sheet
 from tests.test_figures import of_predictions, page_of
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -230,6 +233,15 @@ def test_sheet_has_the_images_row_by_row():
 
 
 @needs_chromium
+def test_chart_that_is_larger_than_a_webp_may_be_is_made_smaller(tmp_path):
+    """As of 100 errors at 309 pixels per inch; one pixel less and it is kept as it is."""
+    for height, expected in ((16384, (32, 16383)), (16383, (32, 16383))):
+        Image.new("RGB", (32, height), "white").save(tmp_path / "chart.png")
+        url = inlined(tmp_path / "chart.png", photos=True)
+        content = base64.b64decode(url.removeprefix("data:image/webp;base64,"))
+        assert Image.open(io.BytesIO(content)).size == expected
+
+
 def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
     workspace.set_params(figure_dpi="45")
     workspace.run(sys.executable, "-m", "tools.plots", "template.html")

@@ -10,8 +10,6 @@ MODELS = Path("models")
 REPORTS = Path("reports")
 TEST = Path("data/processed/test.npz")
 CHECKED_IMAGES = 256
-# What Paddle raises for a file that it cannot write, read or understand
-PADDLE_ERRORS = RuntimeError, ValueError, IndexError, OSError, SystemError
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 IMAGES_PER_CELL = 3  # behind a cell of the confusion of superclasses
 IMAGES_PER_PAIR = 12
 COLUMNS = 32  # of the sheet of all images behind cells and pairs
+MAX_SIDE = 16383  # pixels of a WebP
 TITLES = {
     "top1": "Top-1 accuracy",
     "top5": "Top-5 accuracy",
@@ -46,7 +47,7 @@ def render_report(results: Results, drawn: list[Chart], training: Training, repo
         steps=next_steps(results, training.numbers),
         scores=scores_with_titles(results),
         training=training,
-        charts=[(chart, _inlined(reports / chart.file, chart.photos)) for chart in shown],
+        charts=[(chart, inlined(reports / chart.file, chart.photos)) for chart in shown],
         classes=results.scores.per_class.sort_values("top1", kind="stable").to_dict("records"),
         superclasses=sorted(classes.coarse),
         confusion=results.superclass_counts.tolist(),
@@ -142,10 +143,11 @@ def sheet(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return grid.reshape(rows * size, COLUMNS * size, 3)
 
 
-def _inlined(path: Path, photos: bool) -> str:
+def inlined(path: Path, photos: bool) -> str:
     """The picture at `path` as a data URL; photos smaller, and with some loss."""
     with Image.open(path) as picture:
         rgb = picture.convert("RGB")
+    rgb.thumbnail((MAX_SIDE, MAX_SIDE))  # changes a larger one only
     return _webp(rgb, quality=75) if photos else _webp(rgb, lossless=True)
 
 
