@@ -56,6 +56,8 @@ demo: $(VENV)/ready  ## run everything on synthetic images in .demo, in a few mi
 	@$(IN_DEMO) && python -m dvc metrics show && echo "Open $$PWD/reports/index.html"
 
 lr-range: $(VENV)/ready  ## find a learning rate to try, in a few minutes
+	@python -m tools.check_params
+	@python -m tools.repository
 	@python -m dvc repro --quiet preprocess
 	python -m tools.lr_range
 
@@ -124,6 +126,8 @@ FORCE:
 
 # A stamp is newer than its lock file while nothing is to be installed.
 $(VENV)/ready: requirements.txt tools/activated.py $(VENV)/pyvenv.cfg
+	@[ ! -e $(VENV)/ready-gpu ] || { $(PIP) uninstall --yes paddlepaddle-gpu && echo \
+	  "setup: the CPU build takes the place of the GPU build; \`make setup PADDLE=gpu\` brings that back"; }
 	$(PIP) install --require-hashes -r requirements.txt
 	@site=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  cp tools/activated.py "$$site/activated.py" && echo 'import activated' > "$$site/activated.pth"
@@ -138,11 +142,12 @@ $(BENCH)/ready: benchmarks/requirements.txt $(BENCH)/pyvenv.cfg
 	  -r benchmarks/requirements.txt
 	@touch $@
 
+# Both builds own the same files, so one is taken away before the other comes; what is installed,
+# and not a stamp, says which one that is: a failed installation leaves neither.
 $(VENV)/ready-cpu: $(VENV)/ready
-	@if [ -e $(VENV)/ready-gpu ]; then \
-	  $(PIP) uninstall --yes paddlepaddle-gpu && rm $(VENV)/ready-gpu && \
-	  $(PIP) install --require-hashes -r requirements.txt; fi
-	@touch $@
+	@$(PIP) show paddlepaddle > $(VENV)/shown 2>&1 || { $(PIP) uninstall --yes paddlepaddle-gpu && \
+	  $(PIP) install --require-hashes -r requirements.txt; }
+	@rm -f $(VENV)/shown $(VENV)/ready-gpu && touch $@
 
 # The CPU build goes only once the GPU build is here: a failed download leaves a working environment.
 $(VENV)/ready-gpu: $(VENV)/ready
@@ -150,6 +155,7 @@ $(VENV)/ready-gpu: $(VENV)/ready
 	  paddlepaddle-gpu==$(PADDLE_VERSION) || { echo "error: setup: paddlepaddle-gpu $(PADDLE_VERSION) \
 	cannot be fetched from $(PADDLE_GPU_INDEX); the CPU build stays installed. Name the index for your \
 	CUDA version with PADDLE_GPU_INDEX=, see https://www.paddlepaddle.org.cn/install/quick" >&2; exit 1; }
-	$(PIP) uninstall --yes paddlepaddle
+	@rm -f $(VENV)/ready-cpu
+	$(PIP) uninstall --yes paddlepaddle paddlepaddle-gpu
 	$(PIP) install --no-index --find-links $(VENV)/gpu paddlepaddle-gpu==$(PADDLE_VERSION)
-	@rm -rf $(VENV)/gpu $(VENV)/ready-cpu && touch $@
+	@rm -rf $(VENV)/gpu && touch $@

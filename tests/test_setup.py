@@ -3,10 +3,12 @@
 The rule is tried on an environment without the packages of the project: `python -m venv` alone.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -153,10 +155,83 @@ def test_what_cannot_work_is_one_line_before_the_work(tmp_path, name, line):
 
 
 def test_python_that_is_too_old_is_one_line(tmp_path):
-    old = tmp_path / "python"
-    old.write_text('#!/bin/sh\necho /usr/bin/python3.8\necho "error: setup: too old" >&2\nexit 1\n')
+    old = tmp_path / "python"  # one that says it is of another version
+    version = 'import sys; sys.version_info = (3, 9, 18, "final", 0)'
+    old.write_text(f"#!/bin/sh\nexec '{PYTHON}' -c '{version}\n'\"$2\"\n")
     old.chmod(0o755)
-    assert environment(tmp_path, str(old), ok=False) == "error: setup: too old\n"
+    assert environment(tmp_path, str(old), ok=False) == (
+        "error: setup: Python 3.10 to 3.13 is needed, this is 3.9; name another: "
+        "make PYTHON=python3.12\n"
+    )
+
+
+def write_wheel(folder: Path, name: str, build: str) -> str:
+    """A package that owns paddle/build.txt, as both builds of Paddle own paddle/; its sha256."""
+    info = f"{name.replace('-', '_')}-3.3.1.dist-info"
+    path = folder / f"{name.replace('-', '_')}-3.3.1-py3-none-any.whl"
+    files = {
+        "paddle/build.txt": build,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 3.3.1\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{file},,\n" for file in [*files, f"{info}/RECORD"])
+    with zipfile.ZipFile(path, "w") as wheel:
+        for file, content in {**files, f"{info}/RECORD": record}.items():
+            wheel.writestr(file, content)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_either_build_of_paddle_takes_the_place_of_the_other_and_failures_are_mended(tmp_path):
+    """The real make and pip, with packages that are as small as they can be."""
+    folder, wheels = tmp_path / "repository", tmp_path / "wheels"
+    (folder / "tools").mkdir(parents=True)
+    wheels.mkdir()
+    for name in ("Makefile", "tools/environment.sh", "tools/activated.py"):
+        shutil.copy(ROOT / name, folder / name)
+    digest = write_wheel(wheels, "paddlepaddle", "cpu")
+    write_wheel(wheels, "paddlepaddle-gpu", "gpu")
+    locked = f"paddlepaddle==3.3.1 --hash=sha256:{digest}\n"
+    (folder / "requirements.txt").write_text(locked)
+    variables = {k: v for k, v in os.environ.items() if k not in ("PYTHON", "MAKEFLAGS")}
+    variables |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
+
+    def make(*arguments: str, ok: bool = True) -> str:
+        done = subprocess.run(
+            ["make", *arguments], cwd=folder, env=variables, capture_output=True, text=True
+        )
+        assert (done.returncode == 0) == ok, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def build() -> str:
+        path = folder / f".venv/lib/python{VERSION}/site-packages/paddle/build.txt"
+        return path.read_text() if path.is_file() else "none"
+
+    make("setup")
+    assert build() == "cpu"
+    make("setup", "PADDLE=gpu")
+    assert build() == "gpu"
+    assert "pip" not in make("setup", "PADDLE=gpu")
+    os.utime(folder / "requirements.txt", (2**31, 2**31))  # as after `git pull`
+    output = make(".venv/ready")
+    assert "`make setup PADDLE=gpu` brings that back" in output
+    assert build() == "cpu"
+    os.utime(folder / "requirements.txt", (1, 1))
+    make("setup", "PADDLE=gpu")
+    assert build() == "gpu"
+
+    cpu = next(wheels.glob("paddlepaddle-3*"))
+    cpu.rename(tmp_path / cpu.name)  # the index is gone
+    make("setup", ok=False)
+    assert build() == "none"
+    (tmp_path / cpu.name).rename(cpu)
+    make("setup")
+    assert build() == "cpu"
+
+    gpu = next(wheels.glob("paddlepaddle_gpu*"))
+    gpu.rename(tmp_path / gpu.name)
+    assert "the CPU build stays installed" in make("setup", "PADDLE=gpu", ok=False)
+    assert build() == "cpu"
 
 
 @pytest.mark.slow
