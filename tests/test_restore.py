@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,26 @@ def test_nothing_is_put_back_beneath_a_run(tmp_path, monkeypatch):
         assert run_under_way() == words
     lock.write_text("cut o")
     assert run_under_way() == ""
+
+
+def test_quiet_call_leaves_a_run_and_a_missing_lock_alone(tmp_path, monkeypatch, capsys):
+    """As `make plots` and `make compare` do while a training runs."""
+    from tools import restore
+
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["restore", "--quiet"])
+    restore.main()  # nothing is recorded
+    shutil.copy(ROOT / "dvc.lock", "dvc.lock")
+    lock = Path(".dvc/tmp/rwlock")
+    lock.parent.mkdir(parents=True)
+    writer = {"pid": os.getpid(), "cmd": "dvc repro"}
+    lock.write_text(json.dumps({"write": {"/a": writer}, "read": {}}))
+    restore.main()
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr("sys.argv", ["restore"])
+    with pytest.raises(PipelineError, match="a run is under way"):
+        restore.main()
 
 
 def test_folder_without_a_lock_is_one_line(tmp_path, monkeypatch):

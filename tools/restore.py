@@ -22,11 +22,15 @@ from cifar100.running.restore import (
 def main() -> None:
     """Restore each stage of which an output is missing; print the files that are back."""
     parser = argparse.ArgumentParser(prog="python -m tools.restore", description=__doc__)
-    parser.add_argument("--quiet", action="store_true", help="say nothing if there is nothing")
+    parser.add_argument(
+        "--quiet", action="store_true", help="say nothing if there is nothing to be done now"
+    )
     options = parser.parse_args()
-    if not recorded_outputs():
+    recorded, run = recorded_outputs(), run_under_way()
+    if options.quiet and (run or not recorded):
+        return
+    if not recorded:
         raise PipelineError(f"{LOCK}: records nothing; run from the root of the repository")
-    run = run_under_way()
     if run:
         raise PipelineError(f"a run is under way ({run}); wait for its end")
     found: dict[str, str] = {}
