@@ -20,7 +20,7 @@ from cifar100.results.tables import HISTORY, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from stages.evaluate.metrics import scores_per_image
 from tools.comparison.recipes import params_of, read_stages
-from tools.repository import git, is_shallow
+from tools.repository import environment, git, is_shallow
 
 WORKSPACE = "workspace"  # the files as they are now
 METRICS = "reports/metrics.json"
@@ -117,18 +117,25 @@ def _commit_of(revision: str) -> str:
         from dvc.repo import Repo
         from dvc.scm import resolve_rev
 
-        if revision.strip() and (commit := _verified(resolve_rev(Repo().scm, revision))):
-            return commit
+        with Repo() as repo:
+            if revision.strip() and (commit := _verified(resolve_rev(repo.scm, revision))):
+                return commit
     except Exception:  # DVC lets through what its Git libraries raise, with types of their own
         pass
+    named = git("for-each-ref", "--format=%(objectname:short)", f"refs/exps/*/*/{revision}").split()
+    if len(named) > 1:
+        raise PipelineError(
+            f"{revision}: {len(named)} experiments of different commits have this name; name the "
+            f"commit of one: {', '.join(named)}"
+        )
     hint = "; `git fetch --unshallow` gets what this clone lacks" if is_shallow() else ""
     raise PipelineError(
         f"{revision}: no such revision; `dvc exp show` and `git branch` list them{hint}"
-    ) from None
+    )
 
 
 def _verified(name: str) -> str:
     """The commit of this name by Git alone; '' if it is no commit's."""
     command = ["git", "rev-parse", "--quiet", "--verify", "--end-of-options", f"{name}^{{commit}}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
