@@ -137,7 +137,8 @@ def test_from_a_zip_the_stages_run_and_what_needs_git_says_so(finished, tmp_path
     before = (project.path / "reports/metrics.json").read_bytes()
     shutil.rmtree(project.path / ".dvc/cache")
     assert "DVC runs without one" in tool(project.path, "repository")
-    for name, options in (("compare", ["HEAD"]), ("plots", ["page.html", "HEAD"])):
+    named = (("compare", ["HEAD"]), ("plots", ["page.html", "HEAD"]), ("seeds", []), ("ladder", []))
+    for name, options in named:
         assert f"error: {name}: {NO_REPOSITORY}" in tool(project.path, name, *options, ok=False)
     # Git has no copy of the committed results, so that a failure would lose them.
     project.set_params(calibration_bins="0")

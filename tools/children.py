@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import shlex
 import signal
@@ -21,24 +22,27 @@ _libc = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 
 
 @contextmanager
-def child(command: list[str], **options: Any) -> Iterator["subprocess.Popen[str]"]:
+def child(
+    command: list[str], request: signal.Signals = signal.SIGTERM, **options: Any
+) -> Iterator["subprocess.Popen[str]"]:
     """Start a program in a process group of its own; the options are those of `Popen`.
 
     When the block ends early, as by Ctrl-C, the program and all that it started are asked to end,
-    and killed if they do not. On Linux the program is also asked when this process is killed.
+    by the signal `request`, and killed if they do not. On Linux the program is also asked when this
+    process is killed; what it started is then left to it.
     """
     with subprocess.Popen(
         command,
         text=True,
         start_new_session=True,
-        preexec_fn=_end_with_parent if _libc else None,
+        preexec_fn=functools.partial(_end_with_parent, request) if _libc else None,
         **options,
     ) as process:
         try:
             yield process
             process.wait()
         except BaseException:
-            _end_group(process)
+            _end_group(process, request)
             raise
 
 
@@ -67,20 +71,20 @@ def check(command: list[str], code: int, printed: str | None = None) -> None:
         raise PipelineError(f"`{shlex.join(command)}` {ending_in_words(code)}; {reason}")
 
 
-def _end_with_parent() -> None:
-    """Between fork and exec: have Linux send SIGTERM when the process that forked is gone."""
+def _end_with_parent(request: signal.Signals) -> None:
+    """Between fork and exec: have Linux send a signal when the process that forked is gone."""
     assert _libc is not None
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    _libc.prctl(PR_SET_PDEATHSIG, request)
 
 
-def _end_group(process: "subprocess.Popen[str]") -> None:
+def _end_group(process: "subprocess.Popen[str]", request: signal.Signals) -> None:
     """Ask the process and all that it started to end, wait, and kill what is left."""
     if os.name != "posix":
         process.terminate()
         return
     deadline = time.monotonic() + SECONDS_TO_END
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, request)
         while time.monotonic() < deadline:
             process.poll()  # one that nobody has waited for is still of the group
             os.killpg(process.pid, 0)

@@ -51,6 +51,12 @@ def environment() -> dict[str, str]:
 
 
 def git(*arguments: str, folder: Path = Path()) -> str:
+    """What Git prints, as text without the last line end; raises as `git_bytes` does."""
+    printed = git_bytes(*arguments, folder=folder)
+    return printed.decode(errors="surrogateescape").removesuffix("\n")
+
+
+def git_bytes(*arguments: str, folder: Path = Path()) -> bytes:
     """The standard output of Git; `PipelineError` with the reason and a remedy if it fails."""
     english = environment() | {"LC_ALL": "C"}
     try:
@@ -61,7 +67,7 @@ def git(*arguments: str, folder: Path = Path()) -> str:
         raise PipelineError("Git is not installed; install it, as with `apt install git`") from None
     if done.returncode:
         raise PipelineError(_reason(done.stderr.decode(errors="replace"), folder))
-    return done.stdout.decode(errors="surrogateescape").removesuffix("\n")
+    return done.stdout
 
 
 def _reason(errors: str, folder: Path) -> str:
@@ -125,9 +131,18 @@ def clone_project(target: Path) -> Path:
     if not is_in_git():
         shutil.copytree(".", target, ignore=LEFT_OUT)
         author = ["-c", "user.name=nobody", "-c", "user.email=nobody@localhost"]
+        plain = ["-c", "commit.gpgsign=false", "-c", f"core.hooksPath={os.devnull}"]
         git("init", "--quiet", folder=target)
         git("add", "--all", folder=target)
-        git(*author, "commit", "--quiet", "--message", "The files as they are", folder=target)
+        git(
+            *author,
+            *plain,
+            "commit",
+            "--quiet",
+            "--message",
+            "The files as they are",
+            folder=target,
+        )
         return target
     top = git("rev-parse", "--show-toplevel")
     inside = git("rev-parse", "--show-prefix")

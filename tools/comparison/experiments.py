@@ -1,10 +1,8 @@
 """DVC experiments of this repository: running one, and finding those of given code and params."""
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,9 @@ import pandas as pd
 from cifar100.results.scores import METRICS
 from cifar100.results.tables import HISTORY, INTERVALS, parse_table
 from cifar100.running.errors import PipelineError, reason_of
+from tools.children import child
 from tools.comparison.recipes import Recipe, read_stages, recorded_recipe
+from tools.repository import git, git_bytes
 
 EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 
@@ -35,11 +35,11 @@ def find(recipe: Recipe) -> Experiment | None:
 
 def experiments() -> list[Experiment]:
     """The last commit's run, and all experiments, whose scores belong to their params and code."""
-    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").decode()
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
     found = []
     for commit, name in [("HEAD", "the committed run"), *EXPERIMENT.findall(listed)]:
         try:
-            stages = read_stages(git("show", f"{commit}:./dvc.lock"), name)
+            stages = read_stages(git_bytes("show", f"{commit}:./dvc.lock"), name)
         except PipelineError:
             continue  # no run is committed, or an experiment of another pipeline
         recipe = recorded_recipe(stages)
@@ -72,8 +72,8 @@ def found_or_run(
         found, state = find(wanted), "finished"
         if not found:
             raise PipelineError(
-                f"{what}: params or code were changed while it ran; put them back, or start again "
-                "for the new ones"
+                f"{what}: params or code were changed while it ran; put them back or leave them, "
+                f"and remove what was made of both: `dvc exp remove {name}`"
             )
     top1 = scores_of(found)["value"]["top1"]
     print(f"{tool}: {what}: {found.name}, {state}: top1 {top1:.4f}", flush=True)
@@ -87,16 +87,9 @@ def run_experiment(name: str, changes: dict[str, Any], what: str) -> None:
     """
     settings = [f"--set-param={key}={literal(value)}" for key, value in changes.items()]
     command = ["dvc", "exp", "run", "--temp", "--name", name, *settings]
-    # In a group of its own DVC gets one signal from here, however this process is interrupted.
-    with subprocess.Popen([sys.executable, "-m", *command], start_new_session=True) as running:
-        try:
-            code = running.wait()
-        except KeyboardInterrupt:
-            if os.name == "posix":
-                os.killpg(running.pid, signal.SIGINT)
-            running.wait()
-            raise
-    if code:
+    with child([sys.executable, "-m", *command], request=signal.SIGINT) as running:
+        pass
+    if running.returncode:
         raise PipelineError(f"{what}: `{' '.join(command)}` failed, for the reason above")
 
 
@@ -110,15 +103,15 @@ def scores_of(experiment: Experiment) -> pd.DataFrame:
 
     Raises `PipelineError` if the experiment does not hold them.
     """
-    content = git("show", f"{experiment.commit}:./reports/{INTERVALS.name}")
+    content = git_bytes("show", f"{experiment.commit}:./reports/{INTERVALS.name}")
     intervals = parse_table(INTERVALS, content, f"{experiment.name}: reports/{INTERVALS.name}")
     try:
-        stored = json.loads(git("show", f"{experiment.commit}:./reports/metrics.json"))
+        stored = json.loads(git_bytes("show", f"{experiment.commit}:./reports/metrics.json"))
         values = {name: float(stored[name]) for name in METRICS}
     except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(
             f"{experiment.name}: reports/metrics.json: not the metrics of a run "
-            f"({reason_of(error)}); run it again, after `dvc exp remove {experiment.name}`"
+            f"({reason_of(error)}); {how_to_run_again(experiment)}"
         ) from None
     table = pd.DataFrame({"value": pd.Series(values)})
     return table.join(intervals.set_index("metric")[["low", "high"]])
@@ -129,7 +122,7 @@ def train_top1_of(experiment: Experiment) -> float:
 
     Raises `PipelineError` if the experiment does not hold it.
     """
-    content = git("show", f"{experiment.commit}:./reports/{HISTORY.name}")
+    content = git_bytes("show", f"{experiment.commit}:./reports/{HISTORY.name}")
     history = parse_table(HISTORY, content, f"{experiment.name}: reports/{HISTORY.name}")
     return float(history["train_top1"].iloc[-1])
 
@@ -137,19 +130,17 @@ def train_top1_of(experiment: Experiment) -> float:
 def seconds_of(experiment: Experiment) -> float:
     """How long its training took. Raises `PipelineError` if the experiment does not hold it."""
     try:
-        timing = json.loads(git("show", f"{experiment.commit}:./reports/timing.json"))
+        timing = json.loads(git_bytes("show", f"{experiment.commit}:./reports/timing.json"))
         return float(timing["train_seconds"])
     except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(
             f"{experiment.name}: reports/timing.json: not the times of a run "
-            f"({reason_of(error)}); run it again, after `dvc exp remove {experiment.name}`"
+            f"({reason_of(error)}); {how_to_run_again(experiment)}"
         ) from None
 
 
-def git(*arguments: str) -> bytes:
-    """The output of a Git command. Raises `PipelineError` with its reason if it fails."""
-    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    if done.returncode:
-        reason = reason_of(Exception(done.stderr.decode(errors="replace")))
-        raise PipelineError(f"git {arguments[0]} failed ({reason})")
-    return done.stdout
+def how_to_run_again(experiment: Experiment) -> str:
+    """What to do about an experiment whose files are no results."""
+    if experiment.commit == "HEAD":
+        return "run `dvc repro --force`, and commit what it writes"
+    return f"run it again, after `dvc exp remove {experiment.name}`"

@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 from cifar100.running.errors import PipelineError, reason_of
 from cifar100.running.params import read_mapping
 from tools.check_lock import broken_links
+from tools.repository import git
 
 STAGES = ("download", "preprocess", "train", "evaluate")  # that the scores depend on
 PARAMS_FILE = "params.yaml"
@@ -57,9 +58,10 @@ def recorded_recipe(stages: dict[str, Any]) -> Recipe | None:
 def present_recipe() -> Recipe:
     """What the scores would be made from now.
 
-    Raises `PipelineError` if this is no repository of DVC, or lacks one of the stages, a file of
-    code, or a param.
+    Raises `PipelineError` if this is no repository of Git and DVC, or lacks one of the stages, a
+    file of code, or a param.
     """
+    git("rev-parse", "--git-dir")  # says why Git does not answer, if so
     from dvc.dependency import ParamsDependency
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
