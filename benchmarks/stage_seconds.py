@@ -20,8 +20,8 @@ def stage_seconds() -> dict[str, float]:
     The archive is the one that CIFAR100_ARCHIVE names, or the downloaded one: a download would
     measure the network. What the other stages need of a training comes from models/ and reports/.
     """
-    archive = os.environ.get("CIFAR100_ARCHIVE", ARCHIVE)
-    if not Path(archive).is_file():
+    archive = Path(os.environ.get("CIFAR100_ARCHIVE", "").strip() or ARCHIVE).expanduser()
+    if not archive.exists():
         print("no stages measured: set CIFAR100_ARCHIVE to a copy of the archive")
         return {}
     stages = ["download", "preprocess"]
@@ -37,7 +37,7 @@ def stage_seconds() -> dict[str, float]:
             shutil.copytree(MODELS, workspace / MODELS)
             (workspace / "reports").mkdir()
             shutil.copy(HISTORY, workspace / HISTORY)
-        os.environ["CIFAR100_ARCHIVE"] = str(Path(archive).resolve())
+        os.environ["CIFAR100_ARCHIVE"] = str(archive.resolve())
         for stage in stages:
             started = time.perf_counter()
             run([sys.executable, "-m", f"stages.{stage}"], workspace)

@@ -3,10 +3,30 @@ import shutil
 import sys
 
 from tests.conftest import Workspace
+from tools.check_lock import broken_links
+from tools.publish import locked_hashes
 
 
 def check_lock(workspace: Workspace, ok: bool = True) -> str:
     return workspace.run(sys.executable, "-m", "tools.check_lock", ok=ok)
+
+
+def test_stage_of_a_user_without_outputs_or_with_an_address_is_passed_over():
+    """DVC records no `outs` for the first, and an etag in place of an md5 for the second."""
+    stages = {
+        "train": {"cmd": "train", "outs": [{"path": "model", "md5": "a"}]},
+        "notify": {"cmd": "notify", "deps": [{"path": "model", "md5": "a"}]},
+        "fetch": {
+            "cmd": "fetch",
+            "deps": [{"path": "https://example.org/list", "etag": "b"}],
+            "outs": [{"path": "s3://bucket/list", "etag": "c"}, {"path": "list", "md5": "d"}],
+        },
+    }
+    assert locked_hashes({"stages": stages}) == {"model": "a", "list": "d"}
+    assert list(broken_links({"stages": stages})) == []
+    stages["notify"]["deps"] = [{"path": "model", "md5": "other"}]
+    (line,) = broken_links({"stages": stages})
+    assert line.startswith("notify: model: ")
 
 
 def test_check_lock_needs_no_data_and_notices_each_change(finished, tmp_path):

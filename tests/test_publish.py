@@ -1,6 +1,7 @@
 """The network in pretrained/: how it gets there, that it is the locked one, and who uses it."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -11,6 +12,7 @@ from PIL import Image
 from cifar100.model_folder import FILES, choose_folder
 from cifar100.network.storage import TrainedModel, load_model
 from cifar100.running.errors import PipelineError
+from stages.export.model_card import FLOAT16
 from tests.conftest import Workspace
 from tools.check_lock import pretrained_differences
 from tools.publish import MAX_CHANGE
@@ -97,6 +99,15 @@ def test_each_change_in_pretrained_is_noticed_without_data(clone, monkeypatch):
     metrics = json.loads(clone.read("reports/metrics.json"))
     changed = json.dumps(metrics | {"top1": metrics["top1"] + 0.01})
     (clone.path / "reports/metrics.json").write_text(changed, encoding="utf-8")
+    assert differences(clone) == ["pretrained/README.md: not the scores of reports/metrics.json"]
+    (clone.path / "reports/metrics.json").write_text("{}", encoding="utf-8")
+    (line,) = differences(clone)
+    assert line.startswith("reports/metrics.json: ")
+    (clone.path / "reports/metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+    card = (clone.path / "pretrained/README.md").read_text(encoding="utf-8")
+    changed = re.sub(rf"(name: {FLOAT16}\n +value: )[\d.]+", r"\g<1>0.9", card)
+    (clone.path / "pretrained/README.md").write_text(changed, encoding="utf-8")
+    assert changed != card
     assert differences(clone) == ["pretrained/README.md: not the scores of reports/metrics.json"]
     shutil.rmtree(clone.path / "pretrained")
     assert not differences(clone)

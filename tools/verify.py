@@ -13,6 +13,7 @@ from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
 from cifar100.running.params import read_mapping
 from tools import children
+from tools.publish import locked_hashes
 from tools.repository import clone_project, environment
 
 ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
@@ -32,20 +33,20 @@ QUICK = [
 
 def hashes(folder: Path) -> dict[str, str]:
     """The hash of each output in dvc.lock but the archive, which may be packed differently."""
-    stages = read_mapping(folder / "dvc.lock")["stages"].values()
-    outs = [out for stage in stages for out in stage["outs"]]
-    return {out["path"]: out["md5"] for out in outs if out["path"] != ARCHIVE.as_posix()}
+    found = locked_hashes(read_mapping(folder / "dvc.lock"))
+    return {path: md5 for path, md5 in found.items() if path != ARCHIVE.as_posix()}
 
 
 def reproduce(folder: Path, params: list[str]) -> dict[str, str]:
     """Run every stage of the clone in `folder`; return the hashes of what comes out.
 
     CIFAR100_ARCHIVE names the archive in ./data/raw for it, if there is one and nothing else is
-    named.
+    named. A relative path is taken from here.
     """
     variables = environment()
-    if ARCHIVE.is_file():
-        variables.setdefault("CIFAR100_ARCHIVE", str(ARCHIVE.resolve()))
+    archive = variables.get("CIFAR100_ARCHIVE", "").strip() or str(ARCHIVE)
+    if Path(archive).exists():
+        variables["CIFAR100_ARCHIVE"] = str(Path(archive).resolve())
     changes = [word for param in params for word in ("-S", param)]
     # In a cache that a user shares among repositories DVC finds earlier runs and takes their
     # results; nothing would be run.
