@@ -104,6 +104,25 @@ def test_scores_of_other_seeds_are_those_of_the_table_beside_the_committed_run(r
         assert f"{', '.join([own, *others[:-1]])} and {others[-1]} %" in page(name)
 
 
+def test_time_to_accuracy_is_that_of_its_table_and_of_the_committed_run(run):
+    table = pd.read_csv(ROOT / "benchmarks/time_to_accuracy.csv")
+    ends = table[table["split"] == "test"].set_index("runner")
+    own, peer = ends.loc["project"], ends.loc["pytorch-cifar100"]
+    assert f"{own['minutes']:.1f}" == run["minutes"]
+    assert f"{own['top1']:.2%}".replace("%", " %") == run["top1"]
+    for name in ("README.md", "README.zh-CN.md"):
+        assert f"{peer['top1']:.2%}".replace("%", " %") in page(name)
+    text = page("docs/performance.md").split("## Time to accuracy")[1].split("\n## ")[0]
+    for words in (
+        f"After {own['minutes']:.1f} minutes the default had **{own['top1']:.2%}**",
+        f"the peer {peer['top1']:.2%}",
+        f"of which {peer['epoch']:.1f} fitted",
+        f"in {own['precision']}",
+    ):
+        assert words.replace("%", " %") in text
+    assert own["precision"] == peer["precision"]
+
+
 @pytest.mark.parametrize(
     ("name", "runners"), [("README.md", IN_README), ("docs/performance.md", IN_PERFORMANCE)]
 )

@@ -1,4 +1,6 @@
 import json
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image, ImageOps
 
 from benchmarks import peer_recipe, time_to_accuracy
 from tests.conftest import ROOT
-from tests.pytorch import needs_torch
+from tests.pytorch import TORCH_PYTHON, needs_torch
 
 
 def test_peers_learning_rate_is_the_recipes_scaled():
@@ -92,3 +94,25 @@ def test_quick_time_to_accuracy_trains_both_for_the_same_time(workspace, tmp_pat
     assert minutes.max() < 1.5 * minutes.min()
     assert table["precision"].isin(["float32", "bfloat16"]).all()
     assert (tmp_path / "time_to_accuracy.png").is_file()
+
+
+@needs_torch
+@pytest.mark.slow
+def test_peer_sees_its_whole_schedule_in_the_time_that_it_has(tmp_path):
+    """Whatever the speed of the machine: many epochs of two steps in three seconds."""
+    rng = np.random.default_rng(0)
+    for name in ("train", "val", "test"):
+        images = rng.integers(0, 256, (256, 3, 32, 32), dtype=np.uint8)
+        fine = rng.integers(0, 100, 256)
+        np.savez(tmp_path / f"{name}.npz", images=images, fine=fine)
+    command = [TORCH_PYTHON, "-m", "benchmarks.run_peer", f"--data={tmp_path}", "--seconds=3"]
+    command += ["--depth=20", "--width=4", f"--output={tmp_path / 'peer.csv'}"]
+    printed = subprocess.check_output(command, cwd=ROOT, text=True)
+    rates = [float(rate) for rate in re.findall(r"lr ([\d.]+)", printed)]
+    assert rates[0] == 0.1
+    assert rates[-1] == 0.0008
+    assert rates == sorted(rates, reverse=True)
+    assert set(rates) == {0.1, 0.02, 0.004, 0.0008}
+    minutes = pd.read_csv(tmp_path / "peer.csv")["minutes"]
+    assert minutes.is_monotonic_increasing
+    assert minutes.iloc[-1] >= 3 / 60
