@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.bandwidth import table as bandwidth_table
 from benchmarks.throughput import RESULTS
-from cifar100.results.tables import INTERVALS
+from cifar100.results.tables import HISTORY, INTERVALS
 from tests.conftest import ROOT
 from tools.comparison.recipes import read_stages
 
@@ -98,10 +98,37 @@ def test_scores_of_other_seeds_are_those_of_the_table_beside_the_committed_run(r
         f"{top1[name]:.2%}".removesuffix("%") for name in top1.index if name.startswith("seed")
     ]
     assert run["top1"] == f"{own} %"
-    for name in ("README.md", "README.zh-CN.md"):
-        assert all(f"{other} %" in page(name) for other in others)
-    for name in ("docs/experiments.md", "docs/reproducibility.md"):
+    for name in ("README.md", "docs/experiments.md", "docs/reproducibility.md"):
         assert f"{', '.join([own, *others[:-1]])} and {others[-1]} %" in page(name)
+        deviation = rf"standard deviation (of )?{100 * top1['sd']:.2f} points"
+        assert re.search(deviation, page(name))
+    assert all(f"{score} %" in page("README.zh-CN.md") for score in (own, *others))
+    assert f"标准差 {100 * top1['sd']:.2f} 个百分点" in page("README.zh-CN.md")
+    mean = f"{top1['mean']:.2%}".replace("%", " %")
+    for name in ("README.md", "README.zh-CN.md", "docs/experiments.md", "docs/recipe.md"):
+        assert mean in page(name)
+
+
+def test_full_runs_are_those_of_their_table_and_of_the_committed_run(run):
+    table = pd.read_csv(ROOT / "docs/full_runs.csv")
+    committed = table.iloc[0]
+    assert f"{committed['train_seconds'] / 60:.1f}" == run["minutes"]
+    assert f"{committed['test_top1']:.2%}".replace("%", " %") == run["top1"]
+    history = pd.read_csv(ROOT / "reports" / HISTORY.name)
+    assert history["val_top1"].iloc[-1] == committed["val_top1"]
+    text = page("docs/recipe.md").split("## Full runs")[1].split("\n# ")[0]
+    for row in table.itertuples():
+        scores = [f"{100 * score:.1f}" for score in (row.val_top1, row.train_top1, row.test_top1)]
+        (line,) = (line for line in text.splitlines() if f"{row.train_seconds:,}" in line)
+        assert line.endswith(f"| {' | '.join(scores)} |")
+    minutes = (
+        table[table["params"].isna() | table["params"].str.startswith("seed")]["train_seconds"] / 60
+    )
+    between = f"{minutes.min():.1f} to {minutes.max():.1f}"
+    for name in ("README.md", "docs/recipe.md", "docs/experiments.md"):
+        assert between in page(name)
+    assert f"{minutes.min():.1f}～{minutes.max():.1f}" in page("README.zh-CN.md")
+    assert f"{minutes.min():.0f} to {minutes.max():.0f} minutes" in page("README.md")
 
 
 def test_time_to_accuracy_is_that_of_its_table_and_of_the_committed_run(run):
