@@ -126,8 +126,8 @@ FORCE:
 
 # A stamp is newer than its lock file while nothing is to be installed.
 $(VENV)/ready: requirements.txt tools/activated.py $(VENV)/pyvenv.cfg
-	@[ ! -e $(VENV)/ready-gpu ] || { $(PIP) uninstall --yes paddlepaddle-gpu && echo \
-	  "setup: the CPU build takes the place of the GPU build; \`make setup PADDLE=gpu\` brings that back"; }
+	@! $(PIP) show paddlepaddle-gpu > /dev/null 2>&1 || { $(PIP) uninstall --yes paddlepaddle-gpu && echo \
+	  "setup: the GPU build goes, as the locked packages changed; \`make setup PADDLE=gpu\` installs it anew"; }
 	$(PIP) install --require-hashes -r requirements.txt
 	@site=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  cp tools/activated.py "$$site/activated.py" && echo 'import activated' > "$$site/activated.pth"
@@ -145,9 +145,10 @@ $(BENCH)/ready: benchmarks/requirements.txt $(BENCH)/pyvenv.cfg
 # Both builds own the same files, so one is taken away before the other comes; what is installed,
 # and not a stamp, says which one that is: a failed installation leaves neither.
 $(VENV)/ready-cpu: $(VENV)/ready
-	@$(PIP) show paddlepaddle > $(VENV)/shown 2>&1 || { $(PIP) uninstall --yes paddlepaddle-gpu && \
+	@rm -f $(VENV)/ready-gpu
+	@$(PIP) show paddlepaddle > /dev/null 2>&1 || { $(PIP) uninstall --yes paddlepaddle-gpu && \
 	  $(PIP) install --require-hashes -r requirements.txt; }
-	@rm -f $(VENV)/shown $(VENV)/ready-gpu && touch $@
+	@touch $@
 
 # The CPU build goes only once the GPU build is here: a failed download leaves a working environment.
 $(VENV)/ready-gpu: $(VENV)/ready

@@ -214,7 +214,7 @@ def test_either_build_of_paddle_takes_the_place_of_the_other_and_failures_are_me
     assert "pip" not in make("setup", "PADDLE=gpu")
     os.utime(folder / "requirements.txt", (2**31, 2**31))  # as after `git pull`
     output = make(".venv/ready")
-    assert "`make setup PADDLE=gpu` brings that back" in output
+    assert "`make setup PADDLE=gpu` installs it anew" in output
     assert build() == "cpu"
     os.utime(folder / "requirements.txt", (1, 1))
     make("setup", "PADDLE=gpu")
@@ -224,6 +224,9 @@ def test_either_build_of_paddle_takes_the_place_of_the_other_and_failures_are_me
     cpu.rename(tmp_path / cpu.name)  # the index is gone
     make("setup", ok=False)
     assert build() == "none"
+    make("setup", "PADDLE=gpu")
+    assert build() == "gpu"
+    make("setup", ok=False)
     (tmp_path / cpu.name).rename(cpu)
     make("setup")
     assert build() == "cpu"
