@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from ruamel.yaml import YAML
 
@@ -221,3 +222,26 @@ def test_interrupted_seeds_name_what_is_finished(workspace):
     (name,) = names(workspace)
     assert f"seeds: finished and kept: seed 0 ({name}); run the same command again" in output
     assert error_lines(output)[-1] == "error: seeds: interrupted"
+
+
+@pytest.mark.slow
+def test_killed_seeds_leave_no_training(workspace):
+    workspace.set_params(lr="0.05", epochs="20")
+    with subprocess.Popen(
+        [*COMMAND, "--count", "2"],
+        cwd=workspace.path,
+        env=workspace.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        next(line for line in running.stdout if line.startswith("epoch"))
+        started = psutil.Process(running.pid).children(recursive=True)
+        assert len(started) >= 2  # DVC and the stage
+        running.kill()
+        rest = list(running.stdout)  # until the last of them has closed it
+    _, alive = psutil.wait_procs(started, timeout=60)
+    assert not alive
+    assert not any(line.startswith(("epoch  20/20", "evaluate:")) for line in rest)
+    assert names(workspace) == []

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import os
 import shlex
 import signal
@@ -28,14 +27,14 @@ def child(
     """Start a program in a process group of its own; the options are those of `Popen`.
 
     When the block ends early, as by Ctrl-C, the program and all that it started are asked to end,
-    by the signal `request`, and killed if they do not. On Linux the program is also asked when this
-    process is killed; what it started is then left to it.
+    by the signal `request`, and killed if they do not. On Linux the program also gets a SIGTERM
+    when this process is killed; what it started is then left to it.
     """
     with subprocess.Popen(
         command,
         text=True,
         start_new_session=True,
-        preexec_fn=functools.partial(_end_with_parent, request) if _libc else None,
+        preexec_fn=_end_with_parent if _libc else None,
         **options,
     ) as process:
         try:
@@ -71,10 +70,13 @@ def check(command: list[str], code: int, printed: str | None = None) -> None:
         raise PipelineError(f"`{shlex.join(command)}` {ending_in_words(code)}; {reason}")
 
 
-def _end_with_parent(request: signal.Signals) -> None:
-    """Between fork and exec: have Linux send a signal when the process that forked is gone."""
+def _end_with_parent() -> None:
+    """Between fork and exec: have Linux send SIGTERM when the process that forked is gone.
+
+    Not SIGINT, which DVC leaves to its stages while these run.
+    """
     assert _libc is not None
-    _libc.prctl(PR_SET_PDEATHSIG, request)
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _end_group(process: "subprocess.Popen[str]", request: signal.Signals) -> None:
