@@ -1,5 +1,7 @@
 """Prepares the process of a command that people type: `cifar100.predict`, or one of tools/."""
 
+from __future__ import annotations  # for a Python that is too old: see running/restore.py
+
 import contextlib
 import sys
 from types import TracebackType
