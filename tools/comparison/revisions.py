@@ -122,7 +122,9 @@ def _commit_of(revision: str) -> str:
                 return commit
     except Exception:  # DVC lets through what its Git libraries raise, with types of their own
         pass
-    named = git("for-each-ref", "--format=%(objectname:short)", f"refs/exps/*/*/{revision}").split()
+    listed = git("for-each-ref", "--format=%(objectname:short) %(refname:lstrip=4)", "refs/exps")
+    found = [line.split(" ", 1) for line in listed.splitlines()]
+    named = [commit for commit, name in found if name == revision]
     if len(named) > 1:
         raise PipelineError(
             f"{revision}: {len(named)} experiments of different commits have this name; name the "
