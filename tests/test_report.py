@@ -232,7 +232,6 @@ def test_sheet_has_the_images_row_by_row():
     assert (picture[4:, 8:] == 0).all()
 
 
-@needs_chromium
 def test_chart_that_is_larger_than_a_webp_may_be_is_made_smaller(tmp_path):
     """As of 100 errors at 309 pixels per inch; one pixel less and it is kept as it is."""
     for height, expected in ((16384, (32, 16383)), (16383, (32, 16383))):
@@ -242,6 +241,7 @@ def test_chart_that_is_larger_than_a_webp_may_be_is_made_smaller(tmp_path):
         assert Image.open(io.BytesIO(content)).size == expected
 
 
+@needs_chromium
 def test_plots_of_dvc_are_drawn_without_a_network(browser, workspace):
     workspace.set_params(figure_dpi="45")
     workspace.run(sys.executable, "-m", "tools.plots", "template.html")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,10 @@ def sheet(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def inlined(path: Path, photos: bool) -> str:
     """The picture at `path` as a data URL; photos smaller, and with some loss."""
-    with Image.open(path) as picture:
-        rgb = picture.convert("RGB")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # it is our own picture
+        with Image.open(path) as picture:
+            rgb = picture.convert("RGB")
     rgb.thumbnail((MAX_SIDE, MAX_SIDE))  # changes a larger one only
     return _webp(rgb, quality=75) if photos else _webp(rgb, lossless=True)
 
