@@ -40,7 +40,7 @@ def run(command: list[str], folder: Path = Path()) -> str:
 def lines_of(command: list[str], folder: Path = Path()) -> Iterator[str]:
     """Run `command` in `folder`; print each line when it appears, and yield it."""
     environment = untuned_environment()
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     with children.child(command, cwd=folder, env=environment, **pipes) as process:
         for line in process.stdout or ():
             print(line, end="", flush=True)
