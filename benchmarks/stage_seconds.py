@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 from benchmarks.workspace import copy_pipeline, run
+from tools.verify import local_archive
 
-ARCHIVE = "data/raw/cifar-100-python.tar.gz"
 MODELS = Path("models")
 HISTORY = Path("reports/history.csv")
 
@@ -20,8 +20,8 @@ def stage_seconds() -> dict[str, float]:
     The archive is the one that CIFAR100_ARCHIVE names, or the downloaded one: a download would
     measure the network. What the other stages need of a training comes from models/ and reports/.
     """
-    archive = Path(os.environ.get("CIFAR100_ARCHIVE", "").strip() or ARCHIVE).expanduser()
-    if not archive.exists():
+    archive = local_archive()
+    if archive is None:
         print("no stages measured: set CIFAR100_ARCHIVE to a copy of the archive")
         return {}
     stages = ["download", "preprocess"]
@@ -37,7 +37,7 @@ def stage_seconds() -> dict[str, float]:
             shutil.copytree(MODELS, workspace / MODELS)
             (workspace / "reports").mkdir()
             shutil.copy(HISTORY, workspace / HISTORY)
-        os.environ["CIFAR100_ARCHIVE"] = str(archive.resolve())
+        os.environ["CIFAR100_ARCHIVE"] = str(archive)
         for stage in stages:
             started = time.perf_counter()
             run([sys.executable, "-m", f"stages.{stage}"], workspace)

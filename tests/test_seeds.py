@@ -5,6 +5,9 @@ import json
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -198,9 +201,9 @@ def test_committed_run_is_one_of_the_seeds(workspace):
     assert [name.rsplit("-", 1)[0] for name in names(workspace)] == ["seed-1"]
 
 
-@pytest.mark.slow
-def test_interrupted_seeds_name_what_is_finished(workspace):
-    workspace.set_params(lr="0.05")  # else the committed run would be seed 0
+@contextmanager
+def two_seeds(workspace) -> Iterator["tuple[subprocess.Popen[str], IO[str]]"]:
+    """The command while it runs, and what it prints."""
     with subprocess.Popen(
         [*COMMAND, "--count", "2"],
         cwd=workspace.path,
@@ -210,13 +213,20 @@ def test_interrupted_seeds_name_what_is_finished(workspace):
         text=True,
     ) as running:
         assert running.stdout is not None
+        yield running, running.stdout
+
+
+@pytest.mark.slow
+def test_interrupted_seeds_name_what_is_finished(workspace):
+    workspace.set_params(lr="0.05")  # else the committed run would be seed 0
+    with two_seeds(workspace) as (running, printed):
         lines = []
-        for line in running.stdout:
+        for line in printed:
             lines.append(line)
             if line.startswith("epoch") and any("seed 0: seed-0" in one for one in lines):
                 running.terminate()  # in the training of the second seed
                 break
-        lines += list(running.stdout)
+        lines += list(printed)
         assert running.wait(timeout=60) == 130
     output = "".join(lines)
     (name,) = names(workspace)
@@ -227,20 +237,12 @@ def test_interrupted_seeds_name_what_is_finished(workspace):
 @pytest.mark.slow
 def test_killed_seeds_leave_no_training(workspace):
     workspace.set_params(lr="0.05", epochs="20")
-    with subprocess.Popen(
-        [*COMMAND, "--count", "2"],
-        cwd=workspace.path,
-        env=workspace.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as running:
-        assert running.stdout is not None
-        next(line for line in running.stdout if line.startswith("epoch"))
+    with two_seeds(workspace) as (running, printed):
+        next(line for line in printed if line.startswith("epoch"))
         started = psutil.Process(running.pid).children(recursive=True)
         assert len(started) >= 2  # DVC and the stage
         running.kill()
-        rest = list(running.stdout)  # until the last of them has closed it
+        rest = list(printed)  # until the last of them has closed it
     _, alive = psutil.wait_procs(started, timeout=60)
     assert not alive
     assert not any(line.startswith(("epoch  20/20", "evaluate:")) for line in rest)

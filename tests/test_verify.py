@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Workspace
-from tools.verify import TIMING, compare, hashes
+from tools.verify import ARCHIVE, TIMING, compare, hashes, local_archive
 
 STAGES = ["download", "preprocess", "train", "evaluate", "render", "export"]
 
@@ -72,3 +72,20 @@ def test_output_that_differs_from_the_last_commit_fails(workspace):
     assert re.findall(r"Running stage '(\w+)'", output) == STAGES
     assert f"models/model.json: expected md5 {'f' * 32}, found {md5}\n" in output
     assert re.search(r"error: verify: 1 of \d+ outputs differ", output)
+
+
+def test_archive_is_found_from_a_relative_path_and_else_where_it_was_downloaded(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CIFAR100_ARCHIVE", "copy.tar.gz")
+    assert local_archive() is None
+    (tmp_path / "copy.tar.gz").touch()
+    assert local_archive() == (tmp_path / "copy.tar.gz").resolve()
+    (tmp_path / ARCHIVE).parent.mkdir(parents=True)
+    (tmp_path / ARCHIVE).touch()
+    for nothing in ("", " "):
+        monkeypatch.setenv("CIFAR100_ARCHIVE", nothing)
+        assert local_archive() == (tmp_path / ARCHIVE).resolve()
+    monkeypatch.delenv("CIFAR100_ARCHIVE")
+    assert local_archive() == (tmp_path / ARCHIVE).resolve()

@@ -5,6 +5,7 @@ synthetic images in two clones and compares these.
 """
 
 import argparse
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -37,16 +38,24 @@ def hashes(folder: Path) -> dict[str, str]:
     return {path: md5 for path, md5 in found.items() if path != ARCHIVE.as_posix()}
 
 
+def local_archive() -> Path | None:
+    """The file or folder that CIFAR100_ARCHIVE names, or else the downloaded one, if it is there.
+
+    The path is absolute, so that it holds in a clone too.
+    """
+    archive = Path(os.environ.get("CIFAR100_ARCHIVE", "").strip() or ARCHIVE).expanduser()
+    return archive.resolve() if archive.exists() else None
+
+
 def reproduce(folder: Path, params: list[str]) -> dict[str, str]:
     """Run every stage of the clone in `folder`; return the hashes of what comes out.
 
     CIFAR100_ARCHIVE names the archive in ./data/raw for it, if there is one and nothing else is
     named. A relative path is taken from here.
     """
-    variables = environment()
-    archive = variables.get("CIFAR100_ARCHIVE", "").strip() or str(ARCHIVE)
-    if Path(archive).exists():
-        variables["CIFAR100_ARCHIVE"] = str(Path(archive).resolve())
+    variables, archive = environment(), local_archive()
+    if archive:
+        variables["CIFAR100_ARCHIVE"] = str(archive)
     changes = [word for param in params for word in ("-S", param)]
     # In a cache that a user shares among repositories DVC finds earlier runs and takes their
     # results; nothing would be run.

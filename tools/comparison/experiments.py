@@ -35,9 +35,8 @@ def find(recipe: Recipe) -> Experiment | None:
 
 def experiments() -> list[Experiment]:
     """The last commit's run, and all experiments, whose scores belong to their params and code."""
-    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
     found = []
-    for commit, name in [("HEAD", "the committed run"), *EXPERIMENT.findall(listed)]:
+    for commit, name in [("HEAD", "the committed run"), *commits_and_names()]:
         try:
             stages = read_stages(git_bytes("show", f"{commit}:./dvc.lock"), name)
         except PipelineError:
@@ -46,6 +45,12 @@ def experiments() -> list[Experiment]:
         if recipe:
             found.append(Experiment(name, commit, recipe))
     return found
+
+
+def commits_and_names() -> list[tuple[str, str]]:
+    """The commit and the name of each experiment, whichever commit it began from."""
+    listed = git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps")
+    return EXPERIMENT.findall(listed)
 
 
 def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:

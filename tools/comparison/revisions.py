@@ -19,6 +19,7 @@ from cifar100.results.predictions import Predictions, load_predictions
 from cifar100.results.tables import HISTORY, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from stages.evaluate.metrics import scores_per_image
+from tools.comparison.experiments import commits_and_names
 from tools.comparison.recipes import params_of, read_stages
 from tools.repository import environment, git, is_shallow
 
@@ -122,9 +123,7 @@ def _commit_of(revision: str) -> str:
                 return commit
     except Exception:  # DVC lets through what its Git libraries raise, with types of their own
         pass
-    listed = git("for-each-ref", "--format=%(objectname:short) %(refname:lstrip=4)", "refs/exps")
-    found = [line.split(" ", 1) for line in listed.splitlines()]
-    named = [commit for commit, name in found if name == revision]
+    named = [commit[:7] for commit, name in commits_and_names() if name == revision]
     if len(named) > 1:
         raise PipelineError(
             f"{revision}: {len(named)} experiments of different commits have this name; name the "
