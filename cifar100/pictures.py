@@ -20,7 +20,7 @@ STANDARD_INPUT = "-"
 # Pillow knows more, some of which it reads by means of other programs (EPS: Ghostscript).
 FORMATS = ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "JPEG2000", "PPM", "ICO", "TGA"]
 MAX_BYTES = 2**28  # from standard input
-MAX_PIXELS = 120_000_000  # of a picture, decoded: 480 MB
+MAX_PIXELS = 120_000_000  # of a picture as it is decoded: 480 MB
 TOO_LARGE = f"more than {MAX_PIXELS // 10**6} million pixels; scale it down first"
 # What file managers leave in folders of pictures, besides files whose names begin with a dot.
 LEFT_BY_SYSTEMS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx")
@@ -71,8 +71,8 @@ def read_image(name: str) -> NDArray[np.uint8]:
 
     Its colours are taken to sRGB by its profile, it is put on white where it is transparent, cut to
     its middle square, scaled, and turned as its EXIF data say; of an animation it is the first
-    frame. Raises `PipelineError` if it cannot be read or has more than 120 million pixels; of a
-    JPEG those count that it is decoded to, which are fewer in a large one.
+    frame. Raises `PipelineError` if it cannot be read or has more than 120 million pixels. A JPEG
+    may have up to 178 million, Pillow's own limit, because it is decoded at a lower size.
     """
     try:
         with warnings.catch_warnings(), _opened(name) as stream:

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from cifar100.command import prepare_command
 
@@ -12,15 +11,15 @@ if __name__ == "__main__":
     prepare_command("predict")
 
 import numpy as np
-from PIL import Image
 
 from cifar100.languages import check_language, translated
 from cifar100.model_folder import FILES, choose_folder
 from cifar100.pictures import picture_files, read_image
+from cifar100.png_folder import check_folder, new_paths, write_png
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError, printable
 from cifar100.running.guard import run_command
-from cifar100.why import check_folder, draw_maps, map_paths, png_paths, write_map
+from cifar100.why import draw_maps
 
 
 def parse_options() -> argparse.Namespace:
@@ -59,7 +58,11 @@ def main() -> None:
     encoding = "utf-8" if options.json else sys.stdout.encoding  # JSON is written in ASCII
     check_language(options.language, encoding)
     if options.why:
-        check_folder(options.why)
+        check_folder("--why", options.why)
+    if options.saw:
+        check_folder("--saw", options.saw)
+        if options.why and options.saw.samefile(options.why):
+            raise PipelineError("--saw and --why name the same folder; name two")
     folder = options.models or choose_folder()
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
@@ -78,13 +81,16 @@ def main() -> None:
             print(f"error: predict: {error}", file=sys.stderr)
             unreadable += 1
     if images:
-        map_files = map_paths(options.why, images) if options.why else {}
+        map_files = new_paths("--why", options.why, images) if options.why else {}
+        saw_files = new_paths("--saw", options.saw, images) if options.saw else {}
         found = top_classes(model, np.stack(list(images.values())), options.top)
         maps = draw_maps(model, images, found) if options.why else {}
         found = [translated(prediction, options.language) for prediction in found]
+        for name, path in saw_files.items():
+            write_png(images[name].transpose(1, 2, 0), path)
         for (name, image), prediction in zip(images.items(), found, strict=True):
             if options.why:
-                write_map(maps[name], map_files[name])
+                write_png(maps[name], map_files[name])
             why = {"why": str(map_files[name])} if options.why else {}
             if options.json:
                 print(json.dumps({"picture": name, "predictions": prediction} | why))
@@ -94,17 +100,8 @@ def main() -> None:
             print(as_lines(printable(name), prediction))
             if options.why:
                 print(f"  why: {printable(str(map_files[name]))}")
-        if options.saw:
-            save(images, options.saw)
     if unreadable or not images:
         raise PipelineError(f"{unreadable} pictures could not be read, {len(images)} were")
-
-
-def save(images: dict[str, Any], folder: Path) -> None:
-    """Write each image (3, S, S) as PNG by its name, none over another of them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, path in png_paths(folder, images).items():
-        Image.fromarray(images[name].transpose(1, 2, 0)).save(path)
 
 
 if __name__ == "__main__":

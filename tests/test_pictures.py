@@ -477,13 +477,13 @@ def test_images_that_were_looked_at_are_all_kept(models, tmp_path):
 
 
 @pytest.mark.slow
-def test_answers_are_there_when_the_folder_for_the_images_cannot_be_made(models, tmp_path):
+def test_folder_for_the_images_that_cannot_be_made_is_one_line_before_any_work(models, tmp_path):
     halves().save(tmp_path / "a.png")
     done = predict(models, tmp_path / "a.png", "--saw", tmp_path / "a.png/saw", "--json")
-    assert done.returncode == 1
-    assert answered(done) == [str(tmp_path / "a.png")]
+    assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr.decode().splitlines() == [
-        f"error: predict: {tmp_path / 'a.png/saw'}: Not a directory"
+        f"error: predict: --saw {tmp_path / 'a.png/saw'}: cannot be written to (Not a directory); "
+        "name another folder"
     ]
 
 

@@ -21,9 +21,9 @@ from cifar100.model import Model
 from cifar100.model_folder import FILES
 from cifar100.network.storage import load_model
 from cifar100.pictures import FORMATS, picture_files, read_image
+from cifar100.png_folder import check_folder, new_paths
 from cifar100.running.errors import PipelineError
 from cifar100.top_classes import as_blocks
-from cifar100.why import check_folder, map_paths
 from tests.conftest import ROOT
 
 
@@ -134,7 +134,7 @@ def test_folder_for_maps_that_cannot_be_written_is_one_line(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     Path("file").write_text("kept")
     with pytest.raises(PipelineError, match=rf"^--why {folder}: cannot be written to \(.+\); name"):
-        check_folder(Path(folder))
+        check_folder("--why", Path(folder))
     assert Path("file").read_text() == "kept"
 
 
@@ -148,6 +148,28 @@ def test_folder_for_maps_is_looked_at_before_anything_is_computed(bare, pictures
     ]
 
 
+@pytest.mark.parametrize("others", [[], ["--why", "maps"]])
+def test_images_that_were_looked_at_go_over_no_picture(bare, pictures, others):
+    shutil.copy(pictures / "00.png", bare / "cat.png")
+    before = (bare / "cat.png").read_bytes()
+    done = predict(bare, "cat.png", "--saw", ".", *others)
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.decode().splitlines()[-1] == (
+        "error: predict: --saw .: cat.png would be overwritten; name another folder, or remove "
+        "what is there"
+    )
+    assert (bare / "cat.png").read_bytes() == before
+
+
+def test_one_folder_for_two_kinds_of_pictures_is_one_line(bare, pictures):
+    done = predict(bare, pictures, "--saw", "out", "--why", "./out")
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines() == [
+        "error: predict: --saw and --why name the same folder; name two"
+    ]
+
+
 @pytest.mark.parametrize("single", ["cat.png", Path("cat.png")])
 def test_single_picture_in_place_of_a_list_is_one_line(bare, single):
     model = Model(load_model(*(bare / "models" / name for name in FILES)))
@@ -155,7 +177,7 @@ def test_single_picture_in_place_of_a_list_is_one_line(bare, single):
         model.predict(single)
 
 
-def test_maps_get_names_of_their_own(tmp_path):
+def test_pictures_get_names_of_their_own(tmp_path):
     names = [
         "-",
         "/home/a/cat.png",
@@ -167,23 +189,23 @@ def test_maps_get_names_of_their_own(tmp_path):
         "..",
         "a?:b",
     ]
-    paths = map_paths(tmp_path, names)
+    paths = new_paths("--why", tmp_path, names)
     found = [paths[name].name for name in names]
     assert found[:7] == [
         "picture.png", "home_a_cat.png", "cat.JPG.png", "Cat.jpg-2.png", "cat.jpg-3.png",
         "猫.png", "x" * 200 + ".png",
     ]  # fmt: skip
     assert found[7:] == ["picture-2.png", "a_b.png"]
-    again = map_paths(tmp_path, ["x-2", "x", "./x"])
+    again = new_paths("--why", tmp_path, ["x-2", "x", "./x"])
     assert [path.name for path in again.values()] == ["x-2.png", "x.png", "x-3.png"]
-    many = map_paths(tmp_path, ["鱼" * 99, "\udcff\n.png"])
+    many = new_paths("--why", tmp_path, ["鱼" * 99, "\udcff\n.png"])
     assert [len(path.name.encode()) <= 204 for path in many.values()] == [True, True]
 
 
-def test_map_that_is_there_is_not_overwritten_nor_is_a_dangling_link(tmp_path):
+def test_picture_that_is_there_is_not_overwritten_nor_is_a_dangling_link(tmp_path):
     (tmp_path / "cat.png").symlink_to(tmp_path / "absent")
     with pytest.raises(PipelineError, match=r"cat\.png would be overwritten"):
-        map_paths(tmp_path, ["dog.png", "cat.png"])
+        new_paths("--why", tmp_path, ["dog.png", "cat.png"])
 
 
 def test_chinese_is_printed_or_one_line_says_why_not(bare, pictures, finished):
