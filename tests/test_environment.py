@@ -73,7 +73,8 @@ for name in ("train_loss", "train_top1", "val_loss", "val_top1"):
     history[name] = [0.2, 0.4]
 counts = np.random.default_rng(0).integers(1, 50, (20, 20))
 names = [f"_{i}" for i in range(20)]
-for figure in (learning_curves(history), superclass_confusion(counts, names)):
+curves = learning_curves(history, augmented=True, smoothed=True)
+for figure in (curves, superclass_confusion(counts, names)):
     save_figure(figure, Path("chart.png"), 40)
     print(hashlib.sha256(Path("chart.png").read_bytes()).hexdigest())
 """

@@ -28,6 +28,7 @@ from stages.render.style import save_figure
 from stages.render.training import (
     DEFAULTS,
     Training,
+    augmentations_of,
     describe_training,
     grouped_params,
     numbers_of,
@@ -93,10 +94,17 @@ def untrained(samples, classes) -> Results:
     return of_predictions(logits, samples, classes)
 
 
+TRAINING = Training({}, {}, numbers_of({}), augmentations_of({}))  # with the default params
+
+
 @pytest.mark.medium
 def test_figures_are_written_with_the_same_bytes_each_time(tmp_path, counts, classes):
     for name in ("one", "two"):
-        save_figure(learning_curves(HISTORY), tmp_path / name / "curves.png", 50)
+        save_figure(
+            learning_curves(HISTORY, augmented=True, smoothed=True),
+            tmp_path / name / "curves.png",
+            50,
+        )
         save_figure(class_confusion(counts, classes), tmp_path / name / "classes.png", 50)
         coarse = superclass_confusion(counts[:20, :20], classes.coarse)
         save_figure(coarse, tmp_path / name / "superclasses.png", 50)
@@ -251,7 +259,7 @@ def test_every_filter_is_drawn():
 
 @pytest.mark.medium
 def test_charts_say_what_the_run_shows(results):
-    found = {chart.title: chart for chart in charts(results)}
+    found = {chart.title: chart for chart in charts(results, TRAINING)}
     assert len(found) == 9
     assert all(chart.in_report for chart in found.values())
     wrong = results.predictions.predicted != results.predictions.labels
@@ -271,12 +279,12 @@ def test_charts_say_what_the_run_shows(results):
 def page_of(results, drawn, tmp_path) -> str:
     for chart in drawn:
         save_figure(chart.figure, tmp_path / chart.file, 40)
-    return render_report(results, drawn, Training({}, {}, numbers_of({})), tmp_path)
+    return render_report(results, drawn, TRAINING, tmp_path)
 
 
 @pytest.mark.slow
 def test_report_of_a_run_without_errors_says_so_and_shows_no_empty_chart(perfect, tmp_path):
-    drawn = list(charts(perfect))
+    drawn = list(charts(perfect, TRAINING))
     assert {chart.title for chart in drawn if chart.in_report} == {
         "Learning curves",
         "Reliability",
@@ -292,7 +300,7 @@ def test_report_of_a_run_without_errors_says_so_and_shows_no_empty_chart(perfect
 
 @pytest.mark.medium
 def test_report_of_a_run_that_learned_nothing_says_so(untrained, tmp_path):
-    drawn = list(charts(untrained))
+    drawn = list(charts(untrained, TRAINING))
     assert "no better than chance" in page_of(untrained, drawn, tmp_path)
     findings = " ".join(chart.finding for chart in drawn)
     assert not re.search(r"\b0 (images|errors)|nan\b", findings)
@@ -306,7 +314,9 @@ def test_report_of_an_ordinary_run_has_no_verdict(results):
 @pytest.mark.medium
 def test_run_in_which_nothing_is_correct_has_no_gallery_of_correct_predictions(samples, classes):
     logits = 20 * np.eye(100, dtype=np.float32)[(samples.fine + 1) % 100]
-    wrong = {chart.title: chart for chart in charts(of_predictions(logits, samples, classes))}
+    wrong = {
+        chart.title: chart for chart in charts(of_predictions(logits, samples, classes), TRAINING)
+    }
     assert "Most confident correct predictions" not in wrong
     assert "Most confident errors" in wrong
 
@@ -315,7 +325,7 @@ def test_run_in_which_nothing_is_correct_has_no_gallery_of_correct_predictions(s
 def test_one_error_is_told_in_the_singular(samples, classes):
     logits = 20 * np.eye(100, dtype=np.float32)[samples.fine]
     logits[0] = np.roll(logits[0], 20)  # to a class of the same superclass
-    found = {c.title: c for c in charts(of_predictions(logits, samples, classes))}
+    found = {c.title: c for c in charts(of_predictions(logits, samples, classes), TRAINING)}
     assert "(1 image)" in found["Most confused pairs"].finding
     assert not found["Superclass confusion"].in_report  # all is on the diagonal
 
@@ -325,6 +335,42 @@ DESCRIPTION = {
     "training": {"params": {"seed": 0, "lr": 0.1}, "images": 48000, "validation_images": 2000},
 }
 SUMMARY = pd.DataFrame({"parameters": [2_820_000], "multiply_adds": [140_000_000]})
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("params", "how_to_read", "labels"),
+    [
+        (
+            {},
+            "Training images are also cropped and mirrored, validation images are not.",
+            ["training (augmented)", "training (smoothed)"],
+        ),
+        (
+            {"crop_padding": 0, "flip": False, "label_smoothing": 0.0},
+            "Training images are not changed, and neither are validation images.",
+            ["training", "training"],
+        ),
+        (
+            {"mixup": 0.2, "cutmix": 0.3},
+            "Training images are also cropped, mirrored and mixed in 50% of the batches, "
+            "validation images are not; mixing lowers the training accuracy.",
+            ["training (augmented)", "training (smoothed)"],
+        ),
+    ],
+)
+def test_learning_curves_say_what_was_done_to_the_training_images(
+    results, tmp_path, params, how_to_read, labels
+):
+    path = tmp_path / "model.json"
+    path.write_text(
+        json.dumps(DESCRIPTION | {"training": DESCRIPTION["training"] | {"params": params}})
+    )
+    chart = next(charts(results, describe_training(path, SUMMARY, HISTORY)))
+    assert chart.how_to_read.endswith(how_to_read)
+    accuracy, loss, _ = chart.figure.axes
+    shown = [axes.get_legend().get_texts()[0].get_text() for axes in (accuracy, loss)]
+    assert shown == labels
 
 
 def test_training_is_described_in_words(tmp_path):

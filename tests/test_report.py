@@ -16,7 +16,7 @@ from PIL import Image
 
 from stages.render.charts import charts
 from stages.render.report import COLUMNS, inlined, sheet
-from tests.test_figures import of_predictions, page_of
+from tests.test_figures import TRAINING, of_predictions, page_of
 
 playwright = pytest.importorskip("playwright.sync_api")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -186,7 +186,7 @@ def test_page_of_an_unusual_run_fits_and_has_no_empty_part(
     logits[np.arange(500), samples.fine if kind == "perfect" else 7] = 20
     file = tmp_path / "index.html"
     results = of_predictions(logits, samples, classes)
-    file.write_text(page_of(results, list(charts(results)), tmp_path), encoding="utf-8")
+    file.write_text(page_of(results, list(charts(results, TRAINING)), tmp_path), encoding="utf-8")
     with opened(browser, file) as page:
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)

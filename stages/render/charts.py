@@ -14,6 +14,7 @@ from stages.render.filters import first_layer_filters
 from stages.render.gallery import confident_errors, correct_predictions, pair_examples
 from stages.render.reliability import reliability_diagram
 from stages.render.results import Results, images_in_words
+from stages.render.training import Training
 
 CALIBRATED = 0.02  # distance of the temperature from 1 up to which a network is well calibrated
 
@@ -40,10 +41,10 @@ class Chart:
         return f"{'gallery' if self.photos else 'figures'}/{self.name}.png"
 
 
-def charts(results: Results) -> Iterator[Chart]:
+def charts(results: Results, training: Training) -> Iterator[Chart]:
     """All figures of a run; galleries without an image are left out."""
     any_correct = results.errors < len(results.predictions.labels)
-    yield _learning_curves(results)
+    yield _learning_curves(results, training)
     yield _superclass_confusion(results)
     yield _class_confusion(results)
     yield _class_accuracy(results)
@@ -57,7 +58,7 @@ def charts(results: Results) -> Iterator[Chart]:
     yield _filters(results)
 
 
-def _learning_curves(results: Results) -> Chart:
+def _learning_curves(results: Results, training: Training) -> Chart:
     history, last = results.history, results.history.iloc[-1]
     best = history.loc[history["val_top1"].idxmax()]
     shaded = (
@@ -67,13 +68,26 @@ def _learning_curves(results: Results) -> Chart:
     return Chart(
         "Learning curves",
         f"{shaded if history['image_size'].nunique() > 1 else ''}"
-        "Training images are also cropped and mirrored, validation images are not.",
+        f"Training images are {_augmentation(training)}.",
         f"After epoch {last['epoch']:.0f} the network is correct on {last['val_top1']:.1%} of the "
         f"validation images{better if best['val_top1'] > last['val_top1'] else ''} and on "
         f"{last['train_top1']:.1%} of the training images.",
         "learning_curves",
-        learning_curves(history),
+        learning_curves(
+            history,
+            augmented=bool(training.augmentations),
+            smoothed=training.numbers["label_smoothing"] > 0,
+        ),
     )
+
+
+def _augmentation(training: Training) -> str:
+    if not training.augmentations:
+        return "not changed, and neither are validation images"
+    *first, last = training.augmentations
+    words = f"{', '.join(first)} and {last}" if first else last
+    lower = "; mixing lowers the training accuracy" if training.mixed else ""
+    return f"also {words}, validation images are not{lower}"
 
 
 def _superclass_confusion(results: Results) -> Chart:

@@ -14,21 +14,26 @@ LINES = ("-", "--", ":", "-.")
 
 
 @matplotlib.rc_context(RULES)
-def learning_curves(history: pd.DataFrame) -> Figure:
-    """Accuracy, loss and learning rate over the epochs of `history`, side by side."""
+def learning_curves(history: pd.DataFrame, *, augmented: bool, smoothed: bool) -> Figure:
+    """Accuracy, loss and learning rate over the epochs of `history`, side by side.
+
+    `augmented`: whether the training images were changed. `smoothed`: whether their labels were.
+    """
     figure = new_figure(12, 3.8)
     accuracy, loss, rate = figure.subplots(1, 3)
     epochs = history["epoch"]
     style = {"marker": "o", "markersize": 3.5}
 
-    accuracy.plot(epochs, history["train_top1"], color=BLUE, label="training (augmented)", **style)
+    images = "training (augmented)" if augmented else "training"
+    labels = "training (smoothed)" if smoothed else "training"
+    accuracy.plot(epochs, history["train_top1"], color=BLUE, label=images, **style)
     accuracy.plot(epochs, history["val_top1"], color=ORANGE, label="validation", **style)
     accuracy.set_title("Top-1 accuracy")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     accuracy.set_ylim(0, 1)
     accuracy.legend(loc="lower right")
 
-    loss.plot(epochs, history["train_loss"], color=BLUE, label="training (smoothed)", **style)
+    loss.plot(epochs, history["train_loss"], color=BLUE, label=labels, **style)
     loss.plot(epochs, history["val_loss"], color=ORANGE, label="validation", **style)
     loss.set_title("Cross-entropy loss")
     loss.set_ylim(bottom=0)

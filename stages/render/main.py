@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from cifar100.dataset.splits import load_classes, load_split
 from cifar100.results.class_maps import load_class_maps
 from cifar100.results.predictions import load_predictions
 from cifar100.results.scores import read_scores
 from cifar100.results.tables import HISTORY, SUMMARY, read_table
+from cifar100.running.errors import PipelineError
 from cifar100.running.outputs import write_text
 from cifar100.running.params import load
 from stages.render.charts import charts
@@ -26,9 +29,13 @@ REPORTS = Path("reports")
 def main() -> None:
     """Write reports/figures/, reports/gallery/ and reports/index.html."""
     params = load(RenderParameters)
-    predictions = load_predictions(PREDICTIONS)
+    test, predictions = load_split(PROCESSED / "test.npz"), load_predictions(PREDICTIONS)
+    if not np.array_equal(test.fine, predictions.labels):
+        raise PipelineError(
+            f"{PREDICTIONS}: of other images than {PROCESSED / 'test.npz'}; run `dvc repro`"
+        )
     results = Results(
-        load_split(PROCESSED / "test.npz").images,
+        test.images,
         predictions,
         load_classes(PROCESSED / "classes.json"),
         read_scores(REPORTS),
@@ -40,7 +47,7 @@ def main() -> None:
     training = describe_training(
         MODELS / "model.json", read_table(SUMMARY, MODELS), results.history
     )
-    drawn = list(charts(results))
+    drawn = list(charts(results, training))
     for chart in drawn:
         save_figure(chart.figure, REPORTS / chart.file, params.figure_dpi)
     write_text(REPORTS / "index.html", render_report(results, drawn, training, REPORTS))

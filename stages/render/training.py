@@ -29,12 +29,18 @@ class Param:
 class Training:
     """What was trained: facts by their names, and the params of the stage train by section.
 
-    numbers: the params that are numbers.
+    numbers: the params that are numbers · augmentations: what was done to its images, in words.
     """
 
     facts: dict[str, str]
     params: dict[str, list[Param]]
     numbers: dict[str, int | float]
+    augmentations: list[str]
+
+    @property
+    def mixed(self) -> float:
+        """The share of batches whose images were mixed with others."""
+        return self.numbers["mixup"] + self.numbers["cutmix"]
 
 
 def first_filters(weights: Path) -> NDArray[np.float32]:
@@ -68,6 +74,7 @@ def describe_training(description: Path, summary: pd.DataFrame, history: pd.Data
         name = f"ResNet-{network['depth']}, width {network['width']}, stem {network['stem']}"
         values = dict(training["params"].items())
         params, numbers = grouped_params(values), numbers_of(values)
+        augmentations = augmentations_of(values)
     except FileNotFoundError:
         raise PipelineError(f"{description}: not found; run `dvc repro`") from None
     except (
@@ -90,7 +97,7 @@ def describe_training(description: Path, summary: pd.DataFrame, history: pd.Data
         "Training images": images,
         "Epochs": ", then ".join(f"{n} on images of {size} pixels" for size, n in sizes.items()),
     }
-    return Training(facts, params, numbers)
+    return Training(facts, params, numbers, augmentations)
 
 
 def grouped_params(values: dict[str, Any]) -> dict[str, list[Param]]:
@@ -117,13 +124,29 @@ def numbers_of(values: dict[str, Any]) -> dict[str, int | float]:
 
     Raises `ValueError`, `TypeError` or `OverflowError` if one is no number.
     """
-    sections = json.loads(DEFAULTS.read_text(encoding="utf-8"))
     return {
         name: type(default)(values.get(name, default))
-        for section in sections.values()
-        for name, default in section.items()
+        for name, default in defaults().items()
         if type(default) in (int, float)
     }
+
+
+def augmentations_of(values: dict[str, Any]) -> list[str]:
+    """What is done to the images of a training with these params: verbs, and when."""
+    values = defaults() | values
+    mixed = values["mixup"] + values["cutmix"]
+    words = {
+        "cropped": values["crop_padding"] > 0,
+        "mirrored": values["flip"],
+        f"mixed in {mixed:.0%} of the batches": mixed > 0,
+    }
+    return [word for word, is_done in words.items() if is_done]
+
+
+def defaults() -> dict[str, Any]:
+    """The params of the stage train in the committed params.yaml."""
+    sections = json.loads(DEFAULTS.read_text(encoding="utf-8"))
+    return {name: value for section in sections.values() for name, value in section.items()}
 
 
 def as_yaml(value: Any) -> str:
