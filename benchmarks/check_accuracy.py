@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.runner import BOTTLENECK_DEPTHS
+from benchmarks.runner import BLOCKS_PER_GROUP, BOTTLENECK_DEPTHS
 from benchmarks.torch_resnet import torch_resnet
 
 MODELS = Path("models")
@@ -49,6 +49,12 @@ def read_safetensors(path: Path) -> dict[str, NDArray[np.float32]]:
 def load_network(description: dict[str, Any], tensors: dict[str, Any]) -> torch.nn.Module:
     """The network in PyTorch, with the weights under PyTorch's names."""
     depth = description["depth"]
+    if depth not in BLOCKS_PER_GROUP or description["stem"] != "cifar":
+        known = ", ".join(map(str, BLOCKS_PER_GROUP))
+        sys.exit(
+            f"error: check-accuracy: {MODELS}: the PyTorch network has the depths {known} and "
+            "stem: cifar only"
+        )
     network = torch_resnet(depth, description["width"])
     blocks: dict[str, int] = {}
     state = {}
@@ -74,6 +80,9 @@ def load_network(description: dict[str, Any], tensors: dict[str, Any]) -> torch.
 
 def main() -> None:
     """Print both accuracies; exit with 1 if they differ by more than 0.0002."""
+    missing = [path for path in (MODELS / "model.json", TEST, METRICS) if not path.is_file()]
+    if missing:
+        sys.exit(f"error: check-accuracy: {missing[0]}: not found; run `make repro`")
     description = json.loads((MODELS / "model.json").read_text(encoding="utf-8"))
     tensors = read_safetensors(MODELS / "model.safetensors")
     mean, std = (

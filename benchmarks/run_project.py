@@ -17,6 +17,7 @@ from benchmarks.runner import (
 )
 from cifar100.dataset.samples import Samples
 from cifar100.running import cpu
+from cifar100.running.guard import run_command
 from cifar100.running.params import load
 from stages.train.params import TrainParameters
 
@@ -102,4 +103,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command("run-project", main)

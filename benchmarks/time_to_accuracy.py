@@ -26,8 +26,10 @@ from cifar100.running.params import load
 from stages.evaluate.params import EvaluateParameters
 from stages.render.style import BLUE, ORANGE, RULES, new_figure, save_figure
 from stages.train.params import TrainParameters
+from tools.comparison.recipes import params_of, read_stages
 
 OUTPUT = Path("benchmarks")
+LOCK = Path("dvc.lock")
 PROCESSED = Path("data/processed")
 TORCH_PYTHON = Path(".venv-bench/bin/python")
 SPLITS = ("train", "val", "test")
@@ -43,6 +45,8 @@ def main() -> None:
     if params.depth not in BLOCKS_PER_GROUP or params.stem != "cifar":
         known = ", ".join(map(str, BLOCKS_PER_GROUP))
         raise PipelineError(f"params.yaml: the peer has the depths {known} and stem: cifar only")
+    if options.from_reports:
+        check_trained(params)
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         prepare(workspace, options.quick)
@@ -60,6 +64,17 @@ def main() -> None:
         save_figure(plot(table), options.output / "time_to_accuracy.png", dpi=110)
 
 
+def check_trained(params: TrainParameters) -> None:
+    """Raise `PipelineError` if the run that dvc.lock records had another network."""
+    trained = params_of(read_stages(LOCK.read_bytes(), str(LOCK)))
+    for key in ("depth", "width", "stem"):
+        if trained.get(key) != getattr(params, key):
+            raise PipelineError(
+                f"params.yaml: {key} is {getattr(params, key)}, but {trained.get(key)} in the run "
+                "that reports/ is of; run `dvc repro` first"
+            )
+
+
 def parse_options() -> argparse.Namespace:
     """The command line; with `--quick` nothing is written unless `--output` is given."""
     parser = argparse.ArgumentParser(
@@ -75,6 +90,8 @@ def parse_options() -> argparse.Namespace:
         "--quick", action="store_true", help="two epochs of few images, to try it out"
     )
     options = parser.parse_args()
+    if options.quick and options.from_reports:
+        parser.error("--quick trains both, so it does not go with --from-reports")
     if not options.quick and options.output is None:
         options.output = OUTPUT
     return options

@@ -9,22 +9,12 @@ from typing import Any
 
 import yaml
 
+from cifar100.running.environment import ENGINES
 from cifar100.running.params import read_mapping
 from tools import children
 
 # Settings of BLAS, threads, allocator and frameworks that would not be those "as installed".
-TUNING = (
-    "MKL_",
-    "OMP_",
-    "KMP_",
-    "MALLOC_",
-    "GLIBC_TUNABLES",
-    "FLAGS_",
-    "DNNL_",
-    "ONEDNN_",
-    "TORCH",
-    "LD_PRELOAD",
-)
+TUNING = (*ENGINES, "MALLOC_", "GLIBC_TUNABLES", "TORCH", "LD_PRELOAD")
 
 
 def untuned_environment() -> dict[str, str]:

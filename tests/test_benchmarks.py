@@ -12,8 +12,10 @@ import pytest
 from benchmarks import degenerate_values, machine, throughput
 from benchmarks.runner import depth_and_width
 from benchmarks.stock_resnet import stock_resnet
+from benchmarks.workspace import untuned_environment
 from cifar100.network.resnet import ResNet, ResNetConfig
 from cifar100.running import cpu
+from cifar100.running.environment import ENGINES
 from cifar100.running.errors import PipelineError
 from tests.conftest import ROOT
 from tests.pytorch import TORCH_PYTHON, needs_torch
@@ -285,6 +287,31 @@ def test_pytorch_alone_finds_the_top1_of_the_run(workspace):
     content = json.loads(metrics.read_text())
     metrics.write_text(json.dumps(content | {"top1": content["top1"] + 0.001}))
     assert "differ by more than" in workspace.run(*command, ok=False)
+    description = workspace.path / "models/model.json"
+    content = json.loads(description.read_text())
+    description.unlink()  # a link into DVC's cache perhaps
+    content["network"]["stem"] = "imagenet"
+    description.write_text(json.dumps(content))
+    assert "stem: cifar only" in workspace.run(*command, ok=False)
+    description.unlink()
+    output = workspace.run(*command, ok=False)
+    assert output == "error: check-accuracy: models/model.json: not found; run `make repro`\n"
+
+
+def test_project_runner_refuses_more_threads_than_cores_in_one_line():
+    command = [sys.executable, "-m", "benchmarks.run_project", "--network", "resnet20-w16"]
+    done = subprocess.run(
+        [*command, "--threads", "4096"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: run-project: threads: 4096 was asked for")
+
+
+def test_peers_are_freed_of_all_variables_that_the_project_clears(monkeypatch):
+    for name in ENGINES:
+        monkeypatch.setenv(f"{name}X", "1")
+    assert not [name for name in untuned_environment() if name.startswith(ENGINES)]
 
 
 def test_requirements_name_an_exact_torch():

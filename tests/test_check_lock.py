@@ -27,6 +27,7 @@ def test_stage_of_a_user_without_outputs_or_with_an_address_is_passed_over():
     stages["notify"]["deps"] = [{"path": "model", "md5": "other"}]
     (line,) = broken_links({"stages": stages})
     assert line.startswith("notify: model: ")
+    assert list(broken_links({"schema": "2.0"})) == []  # of a project that has not run yet
 
 
 def test_check_lock_needs_no_data_and_notices_each_change(finished, tmp_path):

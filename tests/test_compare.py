@@ -31,7 +31,7 @@ def revision(name, classes, right: np.ndarray, **params) -> Revision:
     scores = scores_per_image(logits, labels, np.array(classes.coarse_of_fine))
     metrics = {"top1": float(right.mean()), "calibration_error": 0.1}
     history = pd.DataFrame({"val_top1": [0.1, metrics["top1"] - 0.01]})
-    return Revision(name, Predictions(logits, labels, 1.0), scores, metrics, history, params)
+    return Revision(name, Predictions(logits, labels, 1.0), scores, metrics, history, params, {})
 
 
 def test_paired_difference_is_significant_where_the_single_intervals_overlap(classes):
@@ -249,6 +249,11 @@ def test_experiment_is_compared_with_the_commit_that_it_began_from(workspace):
     shown = workspace.run(*command, "plain", "slower", "--score", "loss")
     assert "\nbest loss: lr 0.1 (plain); cannot be told apart" in shown
     assert Image.open(workspace.path / "comparison/loss_over_lr.png").size[0] > 500
+    assert "made by other code" not in shown
+    with (workspace.path / "stages/evaluate/main.py").open("a") as file:
+        file.write("# changed\n")
+    workspace.run("dvc", "exp", "run", "--name", "changed")
+    assert "\nmade by other code than HEAD: changed\n" in workspace.run(*command, "HEAD", "changed")
     output = workspace.run(*command, "HEAD", "absent", ok=False)
     assert [line for line in output.splitlines() if line.startswith("error: ")] == [
         "error: compare: absent: no such revision; `dvc exp show` and `git branch` list them"

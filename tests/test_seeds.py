@@ -19,6 +19,7 @@ from cifar100.results.scores import METRICS
 from cifar100.running.errors import PipelineError
 from stages.train.params import TrainParameters
 from tests.conftest import ROOT
+from tools.comparison.experiments import experiments, scores_of, seconds_of, train_top1_of
 from tools.comparison.recipes import (
     params_of,
     present_recipe,
@@ -101,6 +102,43 @@ def test_scores_of_another_network_than_the_trained_one_have_no_recipe(stages):
     assert recorded_recipe(stages) is None
 
 
+def test_recipe_takes_an_address_among_deps_and_a_stage_without_outputs(stages):
+    stages["download"]["deps"].append({"path": "https://example.org/list", "etag": "b"})
+    stages["download"]["outs"] = []
+    recipe = recorded_recipe(stages)
+    assert recipe["download"]["code"]["https://example.org/list"] is None
+    del stages["download"]["outs"]
+    assert recorded_recipe(stages) == recipe
+
+
+def test_reports_of_another_run_than_that_of_dvc_lock_are_refused(workspace, monkeypatch):
+    """As after committing dvc.lock of a new run without its reports."""
+    monkeypatch.chdir(workspace.path)
+    (committed,) = experiments()
+    assert (
+        scores_of(committed)["value"]["top1"]
+        == json.loads(workspace.read("reports/metrics.json"))["top1"]
+    )
+    assert seconds_of(committed) > 0
+    assert 0 <= train_top1_of(committed) <= 1
+    for name, read in (
+        ("metrics.json", scores_of),
+        ("intervals.csv", scores_of),
+        ("history.csv", train_top1_of),
+        ("timing.json", seconds_of),
+    ):
+        path = workspace.path / "reports" / name
+        before = path.read_bytes()
+        path.write_bytes(before.replace(b"0", b"1"))
+        workspace.commit(f"Change {name} alone")
+        with pytest.raises(
+            PipelineError, match=rf"^the committed run: reports/{name}: not the one"
+        ):
+            read(committed)
+        path.write_bytes(before)
+        workspace.commit("Back")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff", b"stages: 1", b"[", b"schema: '2.0'"])
 def test_damaged_lock_is_refused_in_one_line(content):
     with pytest.raises(PipelineError, match=r"^exp: not a dvc\.lock \(.+\)$"):
@@ -158,7 +196,7 @@ def test_finished_seeds_are_kept_and_the_same_command_goes_on(workspace, tmp_pat
     assert "error: train: made to fail" in output
     (line,) = [line for line in error_lines(output) if line.startswith("error: seeds")]
     (first,) = names(workspace)
-    assert f"finished and kept: seed 0 ({first}); run the same command again to go on" in line
+    assert f"finished and kept: seed 0 ({first}); run the same command again to resume" in line
 
     repaired.touch()
     path = tmp_path / "seeds.csv"

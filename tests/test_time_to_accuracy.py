@@ -9,6 +9,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from benchmarks import peer_recipe, time_to_accuracy
+from cifar100.running.errors import PipelineError
+from cifar100.running.params import load
+from stages.train.params import TrainParameters
 from tests.conftest import ROOT
 from tests.pytorch import TORCH_PYTHON, needs_torch
 
@@ -79,6 +82,21 @@ def test_curve_comes_from_the_reports_of_a_training(tmp_path):
     assert table["split"].tolist() == ["val", "val", "test"]
     assert table["top1"].tolist() == [0.5, 0.6, 0.41]
     assert set(table["precision"]) == {"bfloat16"}
+
+
+def test_network_of_other_reports_is_refused(workspace, monkeypatch):
+    monkeypatch.chdir(workspace.path)
+    params = load(TrainParameters)
+    time_to_accuracy.check_trained(params)
+    with pytest.raises(PipelineError, match=r"params\.yaml: width is 200, but \d+ in the run that"):
+        time_to_accuracy.check_trained(params.replace(width=200))
+
+
+def test_quick_run_takes_nothing_from_reports():
+    command = [sys.executable, "-m", "benchmarks.time_to_accuracy", "--quick", "--from-reports"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--quick trains both" in done.stderr
 
 
 @needs_torch

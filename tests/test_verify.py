@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 
@@ -47,6 +48,19 @@ def test_folder_that_is_there_already_is_not_touched(tmp_path):
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].endswith(f"{tmp_path} is there already; name a new folder")
     assert not list(tmp_path.iterdir())
+
+
+def test_clone_is_not_kept_inside_of_what_is_copied(unrun, tmp_path):
+    """Without Git, as after unpacking a ZIP, the files as they are are copied."""
+    project = tmp_path / "zip"
+    shutil.copytree(unrun.path, project, ignore=shutil.ignore_patterns(".git"))
+    command = [sys.executable, "-m", "tools.verify", "--quick", "--keep", "clone"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].endswith(
+        "argument --keep: clone is in the folder that is copied; name another"
+    )
+    assert not (project / "clone").exists()
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from tools.repository import differences
 def broken_links(lock: dict[str, Any]) -> Iterator[str]:
     """One line for each output that a later stage read with another content than is recorded."""
     written = locked_hashes(lock)
-    for name, stage in lock["stages"].items():
+    for name, stage in lock.get("stages", {}).items():
         for dep in stage.get("deps", []):
             if written.get(dep["path"], dep.get("md5")) != dep.get("md5"):  # an address has none
                 yield f"{name}: {dep['path']}: not the one that an earlier stage wrote"

@@ -58,6 +58,8 @@ def main() -> None:
     save_figure(compared_curves({run.name: run.history for run in runs}), path, dpi=110)
     print(f"\ncurves: {path}")
     show_score_over_param(runs, options.score)
+    if different := [run.name for run in others if run.code != base.code]:
+        print(f"made by other code than {base.name}: {', '.join(different)}")
 
 
 def show_score_over_param(runs: list[Revision], score: str) -> None:

@@ -2,7 +2,8 @@
 
 Smith, "Cyclical Learning Rates for Training Neural Networks", https://arxiv.org/abs/1506.01186,
 section 3.3: the rate grows from step to step until the loss does; the peak of a training lies
-somewhat below the rate at which the loss was lowest.
+somewhat below the rate at which the loss was lowest. All steps have images of the size that the
+first epoch of a training has: with a warm-up, the peak falls into the epochs with small images.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from cifar100.running.guard import run_command
 from cifar100.running.params import load
 from stages.render.style import save_figure
 from stages.train.params import TrainParameters
+from stages.train.schedule import image_size
 from tools.lr_range_figure import lr_range_figure
 
 if TYPE_CHECKING:
@@ -132,7 +134,8 @@ def main() -> None:
     write_table(LR_RANGE, table, OUTPUT)
     lowest, peak = suggest(table)
     save_figure(lr_range_figure(table, peak), OUTPUT / "loss.png", dpi=110)
-    print(f"lr-range: {OUTPUT / 'loss.png'}: the loss is lowest at lr {lowest:g}")
+    side = image_size(params, 0)
+    print(f"lr-range: {OUTPUT / 'loss.png'}: the loss is lowest at lr {lowest:g}, at {side} pixels")
     print(f"lr-range: try a third of that as the peak: dvc exp run -S lr={peak:g}")
 
 

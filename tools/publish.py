@@ -75,7 +75,7 @@ def check_locked(paths: list[Path]) -> None:
 
 def locked_hashes(lock: dict[str, Any]) -> dict[str, str]:
     """The md5 of each output in a dvc.lock; of a user's stage it may have another kind of hash."""
-    outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+    outs = [out for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])]
     return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 

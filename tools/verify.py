@@ -15,7 +15,7 @@ from cifar100.running.guard import run_command
 from cifar100.running.params import read_mapping
 from tools import children
 from tools.publish import locked_hashes
-from tools.repository import clone_project, environment
+from tools.repository import clone_project, environment, is_in_git
 
 ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
 TIMING = "reports/timing.json"  # wall-clock time, the one output that differs between equal runs
@@ -43,7 +43,7 @@ def local_archive() -> Path | None:
 
     The path is absolute, so that it holds in a clone too.
     """
-    archive = Path(os.environ.get("CIFAR100_ARCHIVE", "").strip() or ARCHIVE).expanduser()
+    archive = Path(os.path.expanduser(os.environ.get("CIFAR100_ARCHIVE", "").strip() or ARCHIVE))
     return archive.resolve() if archive.exists() else None
 
 
@@ -81,6 +81,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.keep and options.keep.exists():
         parser.error(f"argument --keep: {options.keep} is there already; name a new folder")
+    if options.keep and not is_in_git() and Path.cwd() in options.keep.resolve().parents:
+        parser.error(
+            f"argument --keep: {options.keep} is in the folder that is copied; name another"
+        )
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = options.keep or Path(temporary)
         if options.quick:

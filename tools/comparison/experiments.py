@@ -1,5 +1,6 @@
 """DVC experiments of this repository: running one, and finding those of given code and params."""
 
+import hashlib
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from cifar100.results.tables import HISTORY, INTERVALS, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from tools.children import child
 from tools.comparison.recipes import Recipe, read_stages, recorded_recipe
+from tools.publish import locked_hashes
 from tools.repository import git, git_bytes
 
 EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
@@ -21,11 +23,15 @@ EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A finished experiment: its name, its commit, and what it was made from."""
+    """A finished experiment: its name, its commit, and what it was made from.
+
+    outputs: the md5 of each of its outputs, by dvc.lock.
+    """
 
     name: str
     commit: str
     recipe: Recipe
+    outputs: dict[str, str]
 
 
 def find(recipe: Recipe) -> Experiment | None:
@@ -43,7 +49,7 @@ def experiments() -> list[Experiment]:
             continue  # no run is committed, or an experiment of another pipeline
         recipe = recorded_recipe(stages)
         if recipe:
-            found.append(Experiment(name, commit, recipe))
+            found.append(Experiment(name, commit, recipe, locked_hashes({"stages": stages})))
     return found
 
 
@@ -108,10 +114,10 @@ def scores_of(experiment: Experiment) -> pd.DataFrame:
 
     Raises `PipelineError` if the experiment does not hold them.
     """
-    content = git_bytes("show", f"{experiment.commit}:./reports/{INTERVALS.name}")
+    content = report_of(experiment, INTERVALS.name)
     intervals = parse_table(INTERVALS, content, f"{experiment.name}: reports/{INTERVALS.name}")
     try:
-        stored = json.loads(git_bytes("show", f"{experiment.commit}:./reports/metrics.json"))
+        stored = json.loads(report_of(experiment, "metrics.json"))
         values = {name: float(stored[name]) for name in METRICS}
     except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(
@@ -127,7 +133,7 @@ def train_top1_of(experiment: Experiment) -> float:
 
     Raises `PipelineError` if the experiment does not hold it.
     """
-    content = git_bytes("show", f"{experiment.commit}:./reports/{HISTORY.name}")
+    content = report_of(experiment, HISTORY.name)
     history = parse_table(HISTORY, content, f"{experiment.name}: reports/{HISTORY.name}")
     return float(history["train_top1"].iloc[-1])
 
@@ -135,13 +141,29 @@ def train_top1_of(experiment: Experiment) -> float:
 def seconds_of(experiment: Experiment) -> float:
     """How long its training took. Raises `PipelineError` if the experiment does not hold it."""
     try:
-        timing = json.loads(git_bytes("show", f"{experiment.commit}:./reports/timing.json"))
+        timing = json.loads(report_of(experiment, "timing.json"))
         return float(timing["train_seconds"])
     except (ValueError, KeyError, TypeError) as error:
         raise PipelineError(
             f"{experiment.name}: reports/timing.json: not the times of a run "
             f"({reason_of(error)}); {how_to_run_again(experiment)}"
         ) from None
+
+
+def report_of(experiment: Experiment, name: str) -> bytes:
+    """The content of a file in its reports/.
+
+    Raises `PipelineError` if it is missing, or not the one that its dvc.lock records: a commit can
+    hold one without the other.
+    """
+    path = f"reports/{name}"
+    content = git_bytes("show", f"{experiment.commit}:./{path}")
+    if hashlib.md5(content, usedforsecurity=False).hexdigest() != experiment.outputs.get(path):
+        raise PipelineError(
+            f"{experiment.name}: {path}: not the one that its dvc.lock records; commit both "
+            f"together, or {how_to_run_again(experiment)}"
+        )
+    return content
 
 
 def how_to_run_again(experiment: Experiment) -> str:

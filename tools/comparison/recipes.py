@@ -37,6 +37,23 @@ def params_of(stages: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def code_of(stages: dict[str, Any]) -> dict[str, Any]:
+    """By stage what the scores were computed with: its cmd, and the hashes of its code."""
+    needed = {name: stages[name] for name in STAGES if name in stages}
+    written = {out["path"] for stage in needed.values() for out in stage.get("outs", [])}
+    return {
+        name: {
+            "cmd": stage["cmd"],
+            "code": {
+                dep["path"]: dep.get("md5")  # an address has none
+                for dep in stage.get("deps", [])
+                if dep["path"] not in written
+            },
+        }
+        for name, stage in needed.items()
+    }
+
+
 def recorded_recipe(stages: dict[str, Any]) -> Recipe | None:
     """What the scores of a dvc.lock were made from; None if a stage has not run since a change."""
     if not {*STAGES} <= {*stages}:
@@ -44,14 +61,9 @@ def recorded_recipe(stages: dict[str, Any]) -> Recipe | None:
     needed = {name: stages[name] for name in STAGES}
     if any(broken_links({"stages": needed})):
         return None
-    written = {out["path"] for stage in needed.values() for out in stage["outs"]}
     return {
-        name: {
-            "cmd": stage["cmd"],
-            "code": {d["path"]: d["md5"] for d in stage["deps"] if d["path"] not in written},
-            "params": stage.get("params", {}).get(PARAMS_FILE, {}),
-        }
-        for name, stage in needed.items()
+        name: code | {"params": needed[name].get("params", {}).get(PARAMS_FILE, {})}
+        for name, code in code_of(needed).items()
     }
 
 

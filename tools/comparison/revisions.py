@@ -20,7 +20,7 @@ from cifar100.results.tables import HISTORY, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from stages.evaluate.metrics import scores_per_image
 from tools.comparison.experiments import commits_and_names
-from tools.comparison.recipes import params_of, read_stages
+from tools.comparison.recipes import code_of, params_of, read_stages
 from tools.repository import environment, git, is_shallow
 
 WORKSPACE = "workspace"  # the files as they are now
@@ -32,7 +32,8 @@ Result = TypeVar("Result")
 class Revision:
     """The results of one revision; `scores` are those of `scores_per_image`.
 
-    params: those that the scores were made with, by dvc.lock.
+    params: those that the scores were made with, by dvc.lock · code: the commands and the hashes of
+    the folders of code, by stage.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Revision:
     metrics: dict[str, float]
     history: pd.DataFrame
     params: dict[str, Any]
+    code: dict[str, Any]
 
 
 def load_revision(name: str, classes: ClassNames) -> Revision:
@@ -56,8 +58,9 @@ def load_revision(name: str, classes: ClassNames) -> Revision:
     history = parse_table(
         HISTORY, _read(name, "reports/history.csv"), f"{name}: reports/history.csv"
     )
-    params = params_of(read_stages(_read(name, "dvc.lock"), f"{name}: dvc.lock"))
-    return Revision(name, predictions, scores, metrics, history, params)
+    stages = read_stages(_read(name, "dvc.lock"), f"{name}: dvc.lock")
+    params, code = params_of(stages), code_of(stages)
+    return Revision(name, predictions, scores, metrics, history, params, code)
 
 
 def load_class_names(name: str) -> ClassNames:
