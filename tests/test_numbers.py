@@ -131,6 +131,21 @@ def test_full_runs_are_those_of_their_table_and_of_the_committed_run(run):
     assert f"{minutes.min():.0f} to {minutes.max():.0f} minutes" in page("README.md")
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md", "docs/experiments.md"])
+def test_recipes_of_other_lengths_are_those_of_the_table_of_full_runs(name):
+    table = pd.read_csv(ROOT / "docs/full_runs.csv").dropna(subset="params")
+    shown = 0
+    for row in table.itertuples():
+        command = " ".join(["dvc exp run", *(f"-S {change}" for change in row.params.split())])
+        for line in page(name).splitlines():
+            if line.startswith("|") and f"`{command}`" in line:
+                minutes, top1 = f"{row.train_seconds / 60:.1f}", f"{row.test_top1:.2%}"
+                assert minutes in line
+                assert top1.replace("%", " %") in line
+                shown += 1
+    assert shown >= 1
+
+
 def test_time_to_accuracy_is_that_of_its_table_and_of_the_committed_run(run):
     table = pd.read_csv(ROOT / "benchmarks/time_to_accuracy.csv")
     ends = table[table["split"] == "test"].set_index("runner")
