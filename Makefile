@@ -85,7 +85,7 @@ lint: $(VENV)/ready-dev  ## check style and types
 	ruff format --check .
 	mypy
 
-format: $(VENV)/ready-dev  ## mend what ruff can mend
+format: $(VENV)/ready-dev  ## fix what ruff can fix
 	ruff check --fix .
 	ruff format .
 
@@ -107,7 +107,7 @@ verify: $(VENV)/ready  ## run the committed pipeline in a fresh clone and compar
 audit: $(VENV)/ready-dev  ## ask the advisory database about the locked packages (needs the internet)
 	pip-audit --disable-pip --require-hashes -r requirements.txt
 
-lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml anew into the lock files
+lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml again and write the lock files
 	uv pip compile $(COMPILE) pyproject.toml --output-file requirements.txt
 	uv pip compile $(COMPILE) --group dev --constraint requirements.txt --output-file requirements-dev.txt
 	uv pip compile $(COMPILE) --constraint requirements.txt --index-strategy unsafe-best-match \
@@ -127,7 +127,7 @@ FORCE:
 # A stamp is newer than its lock file while nothing is to be installed.
 $(VENV)/ready: requirements.txt tools/activated.py $(VENV)/pyvenv.cfg
 	@! $(PIP) show paddlepaddle-gpu > /dev/null 2>&1 || { $(PIP) uninstall --yes paddlepaddle-gpu && echo \
-	  "setup: the GPU build goes, as the locked packages changed; \`make setup PADDLE=gpu\` installs it anew"; }
+	  "setup: the GPU build goes, as the locked packages changed; \`make setup PADDLE=gpu\` installs it again"; }
 	$(PIP) install --require-hashes -r requirements.txt
 	@site=$$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  cp tools/activated.py "$$site/activated.py" && echo 'import activated' > "$$site/activated.pth"

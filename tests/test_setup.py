@@ -138,7 +138,8 @@ def test_environment_is_made_wherever_people_keep_a_repository(tmp_path, name):
     moved = folder.rename(tmp_path / "moved")
     output = environment(moved, PYTHON)
     assert (
-        "setup: .venv is half made, was moved, or is of another Python: it is made anew" in output
+        "setup: .venv is half made, was moved, or is of another Python: it is created again"
+        in output
     )
     assert environment(moved, PYTHON) == ""
 
@@ -214,7 +215,7 @@ def test_either_build_of_paddle_takes_the_place_of_the_other_and_failures_are_me
     assert "pip" not in make("setup", "PADDLE=gpu")
     os.utime(folder / "requirements.txt", (2**31, 2**31))  # as after `git pull`
     output = make(".venv/ready")
-    assert "`make setup PADDLE=gpu` installs it anew" in output
+    assert "`make setup PADDLE=gpu` installs it again" in output
     assert build() == "cpu"
     os.utime(folder / "requirements.txt", (1, 1))
     make("setup", "PADDLE=gpu")
@@ -274,11 +275,11 @@ def test_make_twice_does_nothing_and_after_a_move_makes_all_anew(tmp_path):
     assert "SHELL" not in shown
     moved = folder.rename(tmp_path / "renamed")
     output = make("setup", cwd=moved)
-    assert "it is made anew" in output
+    assert "it is created again" in output
     assert "pip" in output
     assert "pip" not in make("setup", cwd=moved)
     (moved / ".venv/pyvenv.cfg").unlink()  # and with it, what Python knows of the environment
-    assert "it is made anew" in make("setup", cwd=moved)
+    assert "it is created again" in make("setup", cwd=moved)
     shutil.rmtree(moved / ".venv")
     (moved / ".venv").touch()
-    assert "it is made anew" in make("setup", cwd=moved)
+    assert "it is created again" in make("setup", cwd=moved)

@@ -55,7 +55,7 @@ v = sys.version_info[:2]
   exit 1
 }
 if [ -e "$folder" ] || [ -L "$folder" ]; then
-  echo "setup: $folder is half made, was moved, or is of another Python: it is made anew"
+  echo "setup: $folder is half made, was moved, or is of another Python: it is created again"
   [ ! -e "$folder/ready-gpu" ] || echo "setup: \`make setup PADDLE=gpu\` installs the GPU build again"
   rm -rf "$folder" || refuse "$folder cannot be deleted"
 fi
