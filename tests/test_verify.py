@@ -50,10 +50,10 @@ def test_folder_that_is_there_already_is_not_touched(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_clone_is_not_kept_inside_of_what_is_copied(unrun, tmp_path):
+def test_clone_is_not_kept_inside_of_what_is_copied(workspace, tmp_path):
     """Without Git, as after unpacking a ZIP, the files as they are are copied."""
     project = tmp_path / "zip"
-    shutil.copytree(unrun.path, project, ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(workspace.path, project, ignore=shutil.ignore_patterns(".git", ".dvc"))
     command = [sys.executable, "-m", "tools.verify", "--quick", "--keep", "clone"]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 2
