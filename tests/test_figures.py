@@ -1,7 +1,9 @@
+import dataclasses
 import itertools
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +13,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from cifar100.class_activation.overlay import overlay
+from cifar100.dataset.splits import load_split, save_split
 from cifar100.results.class_maps import mapped_errors
 from cifar100.results.predictions import Predictions
 from cifar100.running.errors import PipelineError
@@ -21,6 +24,7 @@ from stages.render.confusion import class_confusion, superclass_confusion
 from stages.render.curves import learning_curves
 from stages.render.filters import first_layer_filters
 from stages.render.gallery import confident_errors
+from stages.render.main import main as render
 from stages.render.reliability import reliability_diagram
 from stages.render.report import render_report, verdict
 from stages.render.results import Results
@@ -335,6 +339,17 @@ DESCRIPTION = {
     "training": {"params": {"seed": 0, "lr": 0.1}, "images": 48000, "validation_images": 2000},
 }
 SUMMARY = pd.DataFrame({"parameters": [2_820_000], "multiply_adds": [140_000_000]})
+
+
+def test_predictions_of_other_test_images_are_refused(workspace, monkeypatch):
+    """As after running *preprocess* alone on other data."""
+    monkeypatch.chdir(workspace.path)
+    path = Path("data/processed/test.npz")
+    samples = load_split(path)
+    path.unlink()  # it may be a link into DVC's cache
+    save_split(path, dataclasses.replace(samples, fine=np.roll(samples.fine, 1)))
+    with pytest.raises(PipelineError, match=r"test\.npz: of other images than .*; run `dvc repro`"):
+        render()
 
 
 @pytest.mark.medium

@@ -11,7 +11,7 @@ import yaml
 from cifar100.running.errors import PipelineError
 from cifar100.running.restore import cache_folder, recorded_outputs, stages_that_lost_outputs
 from tests.conftest import ROOT
-from tools.restore import run_under_way
+from tools.restore import is_alive, run_under_way
 
 
 def test_lock_is_read_as_a_parser_of_yaml_reads_it(tmp_path):
@@ -75,6 +75,17 @@ def test_nothing_is_put_back_beneath_a_run(tmp_path, monkeypatch):
         assert run_under_way() == words
     lock.write_text("cut o")
     assert run_under_way() == ""
+
+
+@pytest.mark.parametrize("system", ["posix", "nt"])
+def test_process_that_ended_is_no_run_on_any_system(monkeypatch, system):
+    import psutil  # not below: it asks which system this is when it is imported
+
+    assert psutil.pid_exists(os.getpid())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", system)
+        found = is_alive(os.getpid()), is_alive(2**22 + 1)
+    assert found == (True, False)
 
 
 def test_quiet_call_leaves_a_run_and_a_missing_lock_alone(tmp_path, monkeypatch, capsys):
