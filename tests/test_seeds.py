@@ -129,7 +129,7 @@ def test_reports_of_another_run_than_that_of_dvc_lock_are_refused(workspace, mon
     ):
         path = workspace.path / "reports" / name
         before = path.read_bytes()
-        path.write_bytes(before.replace(b"0", b"1"))
+        path.write_bytes(before + b"\n")
         workspace.commit(f"Change {name} alone")
         with pytest.raises(
             PipelineError, match=rf"^the committed run: reports/{name}: not the one"
