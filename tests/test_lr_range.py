@@ -64,6 +64,7 @@ def test_command_prints_the_experiment_to_try_and_leaves_git_clean(workspace):
     output = workspace.run("python", "-m", "tools.lr_range", "--steps", "60")
     (peak,) = re.findall(r"dvc exp run -S lr=([\d.e-]+)\n", output)
     assert MIN_LR < float(peak) < MAX_LR
+    assert re.search(r", at (16|32) pixels\n", output)  # of the first epoch
     assert workspace.read("lr_range/loss.png").startswith(b"\x89PNG")
     assert workspace.run("git", "status", "--short") == ""
 

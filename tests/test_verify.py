@@ -92,6 +92,8 @@ def test_archive_is_found_from_a_relative_path_and_else_where_it_was_downloaded(
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CIFAR100_ARCHIVE", "~nobody-of-this-name/copy.tar.gz")
+    assert local_archive() is None
     monkeypatch.setenv("CIFAR100_ARCHIVE", "copy.tar.gz")
     assert local_archive() is None
     (tmp_path / "copy.tar.gz").touch()

@@ -40,7 +40,7 @@ def pretrained_differences(lock: dict[str, Any]) -> Iterator[str]:
     for copy, source in COPIES.items():
         if not copy.is_file():
             yield f"{copy}: deleted"
-        elif md5_of(copy) != locked.get(source.as_posix()):
+        elif md5_of(copy.read_bytes()) != locked.get(source.as_posix()):
             yield f"{copy}: not the {source} of dvc.lock"
     try:
         top1 = read_metrics(METRICS.parent)["top1"]

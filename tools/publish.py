@@ -67,7 +67,7 @@ def check_locked(paths: list[Path]) -> None:
     """Raise `PipelineError` unless dvc.lock records these files as they are."""
     locked = locked_hashes(read_mapping(Path("dvc.lock")))
     for path in paths:
-        if not path.exists() or md5_of(path) != locked.get(path.as_posix()):
+        if not path.exists() or md5_of(path.read_bytes()) != locked.get(path.as_posix()):
             raise PipelineError(
                 f"{path}: not there, or not the one that dvc.lock has; run `dvc repro`"
             )
@@ -79,9 +79,9 @@ def locked_hashes(lock: dict[str, Any]) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs if "md5" in out}
 
 
-def md5_of(path: Path) -> str:
-    """The hash by which DVC knows a file."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+def md5_of(content: bytes) -> str:
+    """The hash by which DVC knows a file with this content."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def measure(weights: Path, description: Path) -> float:

@@ -1,6 +1,5 @@
 """DVC experiments of this repository: running one, and finding those of given code and params."""
 
-import hashlib
 import json
 import re
 import signal
@@ -15,7 +14,7 @@ from cifar100.results.tables import HISTORY, INTERVALS, parse_table
 from cifar100.running.errors import PipelineError, reason_of
 from tools.children import child
 from tools.comparison.recipes import Recipe, read_stages, recorded_recipe
-from tools.publish import locked_hashes
+from tools.publish import locked_hashes, md5_of
 from tools.repository import git, git_bytes
 
 EXPERIMENT = re.compile(r"(\w+) refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/(.+)")
@@ -158,7 +157,7 @@ def report_of(experiment: Experiment, name: str) -> bytes:
     """
     path = f"reports/{name}"
     content = git_bytes("show", f"{experiment.commit}:./{path}")
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != experiment.outputs.get(path):
+    if md5_of(content) != experiment.outputs.get(path):
         raise PipelineError(
             f"{experiment.name}: {path}: not the one that its dvc.lock records; commit both "
             f"together, or {how_to_run_again(experiment)}"
