@@ -14,9 +14,9 @@ def main() -> None:
     threads = len(cpu.available_cores())
     cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from cifar100.network.inference import predict_logits
     from cifar100.network.resnet import ResNetConfig, build_resnet
-    from cifar100.network.storage import TrainedModel
+    from cifar100.trained.inference import predict_logits
+    from cifar100.trained.loading import TrainedModel
 
     params = load(EvaluateParameters)
     batch, flip = params.eval_batch_size, params.eval_flip

@@ -22,7 +22,7 @@ def load_model(folder: "str | Path | None" = None) -> "Model":
     place = choose_folder() if folder is None else Path(folder)
     cpu.prepare(cpu.choose_threads("auto"))  # before Paddle is imported: it reads that once
     from cifar100.model import Model
-    from cifar100.network.storage import load_model
+    from cifar100.trained.loading import load_model
 
     weights, description = (place / name for name in FILES)
     return Model(load_model(weights, description))

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cifar100.dataset.samples import IMAGE_SHAPE
-from cifar100.network.storage import TrainedModel
 from cifar100.pictures import read_image
 from cifar100.running.errors import PipelineError
 from cifar100.top_classes import top_classes
+from cifar100.trained.loading import TrainedModel
 
 
 @dataclass(frozen=True)

@@ -66,8 +66,8 @@ def main() -> None:
     folder = options.models or choose_folder()
     cpu.prepare(cpu.choose_threads("auto"))
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
-    from cifar100.network.storage import load_model
     from cifar100.top_classes import as_blocks, as_lines, top_classes
+    from cifar100.trained.loading import load_model
 
     weights, description = (folder / name for name in FILES)
     model = load_model(weights, description)

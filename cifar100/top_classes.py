@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cifar100.network.inference import predict_logits
-from cifar100.network.storage import TrainedModel
 from cifar100.results.predictions import probabilities_of
 from cifar100.results.tables import readable
+from cifar100.trained.inference import predict_logits
+from cifar100.trained.loading import TrainedModel
 
 BATCH = 100
 BLOCK = "▀"  # its upper half has the colour of the letters, its lower half that of the background

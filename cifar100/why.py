@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from cifar100.class_activation.overlay import overlay
 
 if TYPE_CHECKING:
-    from cifar100.network.storage import TrainedModel
+    from cifar100.trained.loading import TrainedModel
 
 SIDE = 256  # pixels of a picture that is written
 

@@ -21,7 +21,8 @@ ROOMS_KNOW = {  # which rooms of cifar100 a room may import
     "dataset": {"running"},
     "archive": {"dataset", "running"},
     "network": {"dataset", "running"},
-    "class_activation": {"network", "dataset", "running"},
+    "trained": {"network", "dataset", "running"},
+    "class_activation": {"trained", "network", "dataset", "running"},
     "results": {"dataset", "running"},
 }
 

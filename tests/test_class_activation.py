@@ -6,9 +6,7 @@ import pytest
 
 from cifar100.class_activation.maps import class_maps
 from cifar100.class_activation.overlay import AGAINST, FOR, OPACITY, enlarged, overlay
-from cifar100.network.inference import predict_logits
 from cifar100.network.resnet import ResNetConfig, build_resnet, plain_layers, weights_of
-from cifar100.network.storage import TrainedModel
 from cifar100.results.class_maps import (
     MAX_ERRORS,
     load_class_maps,
@@ -17,6 +15,8 @@ from cifar100.results.class_maps import (
 )
 from cifar100.results.predictions import Predictions
 from cifar100.running.errors import PipelineError
+from cifar100.trained.inference import predict_logits
+from cifar100.trained.loading import TrainedModel
 from tests.engine import some_network
 
 CONFIGS = {

@@ -17,7 +17,6 @@ from paddle.vision.models import resnet as paddles
 from safetensors.numpy import load_file
 
 from cifar100.dataset.splits import load_split
-from cifar100.network.inference import predict_logits
 from cifar100.network.resnet import (
     BOTTLENECK_DEPTHS,
     ResNet,
@@ -26,8 +25,10 @@ from cifar100.network.resnet import (
     statistics_of,
     weights_of,
 )
-from cifar100.network.storage import TrainedModel, save_description
+from cifar100.network.storage import save_description
 from cifar100.running.errors import PipelineError
+from cifar100.trained.inference import predict_logits
+from cifar100.trained.loading import TrainedModel
 from stages.export.inference_program import program_logits, save_program
 from stages.export.model_card import model_card
 from stages.export.onnx_check import largest_difference, onnx_logits

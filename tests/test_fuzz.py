@@ -18,13 +18,14 @@ from PIL import Image
 from cifar100.archive.reader import read_archive
 from cifar100.dataset.splits import load_classes, load_split, save_classes, save_split
 from cifar100.network.resnet import ResNetConfig, build_resnet
-from cifar100.network.storage import load_model, save_description, save_weights
+from cifar100.network.storage import save_description, save_weights
 from cifar100.pictures import read_image
 from cifar100.results.class_maps import load_class_maps, mapped_errors, save_class_maps
 from cifar100.results.predictions import Predictions, load_predictions, save_predictions
 from cifar100.results.tables import INTERVALS, read_table
 from cifar100.running.errors import PipelineError
 from cifar100.running.params import load
+from cifar100.trained.loading import load_model
 from stages.export.float16_weights import write_float16
 from stages.render.training import first_filters
 from stages.train.params import TrainParameters

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from cifar100.network.inference import predict_logits
 from cifar100.network.resnet import ResNetConfig
-from cifar100.network.storage import TrainedModel
+from cifar100.trained.inference import predict_logits
+from cifar100.trained.loading import TrainedModel
 from tests.engine import some_network
 
 

@@ -22,8 +22,9 @@ from cifar100.network.resnet import (
     statistics_of,
     weights_of,
 )
-from cifar100.network.storage import load_model, save_description, save_weights
+from cifar100.network.storage import save_description, save_weights
 from cifar100.running.errors import PipelineError
+from cifar100.trained.loading import load_model
 from stages.export.float16_weights import write_float16
 from stages.train.summary import summarise
 from stages.train.whitening import whiten_stem

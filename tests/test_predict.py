@@ -15,9 +15,9 @@ from cifar100.chinese import COARSE, FINE
 from cifar100.dataset.splits import load_split
 from cifar100.model import Model
 from cifar100.model_folder import FILES
-from cifar100.network.storage import load_model
 from cifar100.running.errors import PipelineError
 from cifar100.top_classes import as_blocks
+from cifar100.trained.loading import load_model
 from tests.conftest import ROOT
 
 

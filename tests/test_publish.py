@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from cifar100.model_folder import FILES, choose_folder
-from cifar100.network.storage import TrainedModel, load_model
 from cifar100.running.errors import PipelineError
+from cifar100.trained.loading import TrainedModel, load_model
 from stages.export.model_card import FLOAT16
 from tests.conftest import Workspace
 from tools.check_lock import pretrained_differences

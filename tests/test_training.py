@@ -14,9 +14,9 @@ from scipy.special import log_softmax
 from cifar100.dataset.samples import Samples
 from cifar100.dataset.splits import load_split, save_split
 from cifar100.network.resnet import ResNetConfig, build_resnet, weights_of
-from cifar100.network.storage import load_model
 from cifar100.running.errors import PipelineError
 from cifar100.running.params import load
+from cifar100.trained.loading import load_model
 from stages.train.batches import DeviceImages, EpochPlan
 from stages.train.group import Alone
 from stages.train.initialisation import make_optimizer

@@ -165,8 +165,8 @@ def export(setup: Setup) -> Row:
     """Whether ONNX and Paddle Inference give the logits of a network that was trained here."""
     import paddle
 
-    from cifar100.network.inference import predict_logits
-    from cifar100.network.storage import load_model
+    from cifar100.trained.inference import predict_logits
+    from cifar100.trained.loading import load_model
     from stages.export.inference_program import program_logits, save_program
     from stages.export.onnx_check import largest_difference, onnx_logits
     from stages.export.onnx_graph import onnx_model

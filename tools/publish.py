@@ -92,8 +92,8 @@ def measure(weights: Path, description: Path) -> float:
     import paddle
 
     from cifar100.network.device import choose_device, make_reproducible
-    from cifar100.network.inference import predict_logits
-    from cifar100.network.storage import load_model
+    from cifar100.trained.inference import predict_logits
+    from cifar100.trained.loading import load_model
     from stages.evaluate.scoring import score
 
     make_reproducible()

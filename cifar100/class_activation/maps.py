@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cifar100.network.inputs import normalise
 from cifar100.network.resnet import ResNet
-from cifar100.network.storage import TrainedModel
+from cifar100.trained.loading import TrainedModel
 
 BATCH = 100
 

@@ -31,8 +31,8 @@ def main() -> None:
 
     from cifar100.class_activation.maps import class_maps
     from cifar100.network.device import choose_device, make_reproducible
-    from cifar100.network.inference import predict_logits
-    from cifar100.network.storage import load_model
+    from cifar100.trained.inference import predict_logits
+    from cifar100.trained.loading import load_model
 
     shutil.rmtree(FINISHED_CHECKPOINTS, ignore_errors=True)  # DVC has recorded what they gave
     check_writable([PREDICTIONS, CLASS_MAPS, REPORTS / "metrics.json"])

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from cifar100.network.resnet import ResNet
-from cifar100.network.storage import DIGEST, digest_of, save_tensors
+from cifar100.network.storage import save_tensors
+from cifar100.trained.loading import DIGEST, digest_of
 
 
 def write_float16(path: Path, network: ResNet) -> None:

@@ -14,8 +14,8 @@ from paddle.static import InputSpec
 
 from cifar100.network.inputs import normalise
 from cifar100.network.resnet import ResNet
-from cifar100.network.storage import TrainedModel
 from cifar100.running.errors import PipelineError, reason_of
+from cifar100.trained.loading import TrainedModel
 from stages.export.onnx_check import largest_difference
 
 # What Paddle raises for a file that it cannot write, read or understand

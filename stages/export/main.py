@@ -18,8 +18,8 @@ def main() -> None:
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     import paddle
 
-    from cifar100.network.inference import predict_logits
-    from cifar100.network.storage import load_model
+    from cifar100.trained.inference import predict_logits
+    from cifar100.trained.loading import load_model
     from stages.export.float16_weights import write_float16
     from stages.export.inference_program import write_program
     from stages.export.model_card import model_card

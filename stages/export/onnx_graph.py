@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from paddle import nn
 
 from cifar100.network.resnet import BasicBlock, BottleneckBlock, ResNet
-from cifar100.network.storage import TrainedModel
 from cifar100.running.outputs import replacing
+from cifar100.trained.loading import TrainedModel
 from stages.export.onnx_check import largest_difference, onnx_logits
 
 OPSET, IR_VERSION = 17, 8  # of 2021, which any runtime of today reads

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 from numpy.typing import NDArray
 
-from cifar100.network.storage import TrainedModel
+from cifar100.trained.loading import TrainedModel
 
 
 def predict_logits(

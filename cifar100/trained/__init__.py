@@ -1,0 +1,1 @@
+"""A trained network: how it is loaded, and what it finds in images."""
