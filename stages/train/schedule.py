@@ -6,6 +6,7 @@ from stages.train.params import TrainParameters
 
 START = 0.04  # of the peak, where the one-cycle schedule begins
 FULL_SIZE = 32  # pixels: the side at which the network is used
+COST_OF_ANY_SIZE = 0.1  # of an image, in units of what its area costs at full size
 
 
 def learning_rate(params: TrainParameters, progress: float) -> float:
@@ -42,6 +43,10 @@ def image_size(params: TrainParameters, epoch: int) -> int:
 
 
 def share_done(params: TrainParameters, epochs: int) -> float:
-    """The share of a training's work that its first `epochs` are: an image costs by its area."""
-    areas = [image_size(params, epoch) ** 2 for epoch in range(params.epochs)]
-    return sum(areas[:epochs]) / sum(areas)
+    """The share of a training's time that its first `epochs` take.
+
+    An image costs by its area, and a part that is the same for every size.
+    """
+    sizes = (image_size(params, epoch) for epoch in range(params.epochs))
+    costs = [COST_OF_ANY_SIZE + (size / FULL_SIZE) ** 2 for size in sizes]
+    return sum(costs[:epochs]) / sum(costs)
