@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.archives import batch, refusal, write_archive
+from cifar100.dataset.splits import save_split
+from tests.archives import batch, members, refusal, write_archive
 from tests.conftest import ROOT
 
 
@@ -239,3 +240,50 @@ def test_small_pickle_that_takes_much_memory_is_refused(tmp_path, archive_files,
     """An index far behind what is kept, for which Python makes room; millions of empty sets."""
     archive_files["meta"] = data
     assert reason in refusal_in_little_memory(write_archive(tmp_path / "a.tar.gz", archive_files))
+
+
+# Reads a file with ever more memory at hand; tells each time what came of it.
+READ_IN_TOO_LITTLE_MEMORY = """
+import re, resource, sys
+from pathlib import Path
+from cifar100.archive.reader import read_archive
+from cifar100.dataset.splits import load_split
+from cifar100.running.errors import PipelineError
+read = {"archive": read_archive, "split": load_split}[sys.argv[1]]
+used = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+for more in range(2**20, 2**27, 2**22):
+    resource.setrlimit(resource.RLIMIT_AS, (used + more, resource.RLIM_INFINITY))
+    try:
+        read(Path(sys.argv[2]))
+        print("read")
+    except MemoryError:
+        print("too little memory")
+    except PipelineError as error:
+        print(error)
+"""
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("kind", ["archive", "split"])
+def test_file_that_memory_is_missing_for_is_not_called_damaged(tmp_path, samples, classes, kind):
+    """Who is told so would delete it, and download 169 MB again."""
+    many = samples.take(np.arange(5000) % len(samples))  # 15 MB
+    archive, split = tmp_path / "a.tar.gz", tmp_path / "a.npz"
+    write_archive(archive, members(many, many, classes))
+    save_split(split, many)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            READ_IN_TOO_LITTLE_MEMORY,
+            kind,
+            {"archive": archive}.get(kind, split),
+        ],
+        cwd=ROOT,
+        env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.splitlines()) == {"read", "too little memory"}

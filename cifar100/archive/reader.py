@@ -141,6 +141,8 @@ def _unpickle(where: str, data: bytes) -> dict[bytes, Any]:
     try:
         _bound_memory(data)
         content = _PlainUnpickler(io.BytesIO(data), encoding="bytes").load()
+    except MemoryError:
+        raise
     except Exception as error:  # a damaged pickle can raise almost any exception
         raise PipelineError(
             f"{where} is not a plain CIFAR-100 batch ({reason_of(error)}); nothing in it was run; "

@@ -42,6 +42,8 @@ def load_arrays(path: Path, names: list[str], content: str) -> list[NDArray[Any]
         if not all(isinstance(array, np.ndarray) for array in arrays):
             raise ValueError("a member is no array")
         return arrays
+    except MemoryError:
+        raise
     except FileNotFoundError:
         raise PipelineError(f"{path}: not found; run `dvc repro`") from None
     except Exception as error:  # a damaged file makes the libraries raise what they please
