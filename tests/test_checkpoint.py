@@ -4,7 +4,10 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from cifar100.network import onednn, storage
 from cifar100.network.resnet import statistics_of, weights_of
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
+from cifar100.running.outputs import FINISHED_CHECKPOINTS
 from cifar100.running.params import load
 from stages.train import checkpoint
 from stages.train.batches import DeviceImages, EpochPlan
@@ -30,7 +34,7 @@ from stages.train.loop import Job, train
 from stages.train.params import TrainParameters
 from stages.train.state import TrainingState
 from stages.train.step import train_step
-from tests.conftest import save_for_training
+from tests.conftest import ROOT, save_for_training
 from tests.launched import MACHINE, interrupt_in_epoch, job_in
 from tests.processes import is_running, training_process, wait_until
 
@@ -343,3 +347,26 @@ def test_training_ends_with_the_dvc_that_started_it(workspace, shell):
         stage = training_process(dvc.pid)
         dvc.kill()
         wait_until(lambda: not is_running(stage), 15)
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("by_dvc", [False, True])
+def test_evaluate_keeps_the_checkpoint_until_dvc_has_recorded_the_training(tmp_path, by_dvc):
+    """DVC starts *evaluate* after that; a user who starts it by hand may still need the file."""
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    finished = tmp_path / FINISHED_CHECKPOINTS / "a.safetensors"
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
+    own = {"PYTHONPATH": str(ROOT)} | ({"DVC_ROOT": str(tmp_path)} if by_dvc else {})
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.evaluate"],
+        cwd=tmp_path,
+        env=environment | own,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "test.npz: not found" in done.stderr
+    assert finished.exists() != by_dvc
