@@ -44,6 +44,7 @@ def test_lock_that_is_none_records_nothing(tmp_path, content):
         ("[core]\n    analytics = false\n[cache]\n    dir = ../../shared\n", None, None),
         ("[cache]\n    dir = /of/the/repository\n", "[cache]\n    dir = /of this machine\n", None),
         ("['remote \"a\"']\n    url = s3://b\n", None, '[cache]\n    dir = "/of the user"\n'),
+        ("[cache]\n    dir = ~nobody-of-this-name/c\n", None, None),
         ("", "['remote \"a\"']\n    url = /b\n[cache]\n    type = copy\n    dir = ~/c\n", None),
     ],
 )

@@ -74,7 +74,7 @@ def cache_folder(root: Path = Path()) -> Path:
             continue
         folder = configuration.get("cache", "dir", fallback="").strip("\"'")
         if folder:
-            return place.parent / Path(folder).expanduser() / "files/md5"
+            return place.parent / os.path.expanduser(folder) / "files/md5"
     return dvc / "cache/files/md5"
 
 
@@ -87,11 +87,11 @@ def dvc_folder(root: Path = Path()) -> Path:
 
 
 def _configurations_of_user_and_system() -> list[Path]:
-    user = Path(os.environ.get("XDG_CONFIG_HOME") or Path("~/.config").expanduser()) / "dvc"
+    user = Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "dvc"
     system = Path("/etc/xdg/dvc")
     if sys.platform == "darwin":
         user, system = (
-            Path("~/Library/Application Support/dvc").expanduser(),
+            Path(os.path.expanduser("~/Library/Application Support/dvc")),
             Path("/Library/Application Support/dvc"),
         )
     return [
