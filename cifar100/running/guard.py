@@ -20,7 +20,7 @@ from cifar100.running.restore import restore_outputs
 ENDINGS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-SHELLS = ("sh", "dash", "bash", "zsh", "fish")
+SHELLS = ("sh", "dash", "ash", "busybox", "bash", "ksh", "mksh", "zsh", "fish")
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_REQUESTS = 1.0  # to end: one of them may come from several senders
 SECONDS_TO_END = 10.0  # that a stage may take from the request to end until it is killed
