@@ -1,5 +1,6 @@
 import json
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -34,6 +35,24 @@ def test_blas_code_path_follows_vendor_and_flags(tmp_path, vendor, flags, expect
 
 def test_blas_code_path_is_left_alone_without_cpuinfo(tmp_path):
     assert cpu.blas_code_path(tmp_path / "absent") is None
+
+
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
+def test_vendor_is_that_of_the_processor(tmp_path, monkeypatch, vendor):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\nmodel name\t: of it: AMD\n\n")
+    assert cpu.vendor(cpuinfo) == vendor
+    windows = f"AMD64 Family 25 Model 17 Stepping 1, {vendor}"
+    monkeypatch.setattr(platform, "processor", lambda: windows)
+    assert cpu.vendor(tmp_path / "absent") == vendor
+
+
+def test_vendor_of_a_processor_that_names_none_is_empty(tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n")
+    assert cpu.vendor(cpuinfo) == ""
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert cpu.vendor(tmp_path / "absent") != cpu.AMD
 
 
 def test_variables_that_change_threads_or_arithmetic_are_replaced(monkeypatch):
@@ -207,16 +226,22 @@ def test_threads_that_are_not_there_are_refused(tmp_path, threads, reason):
 
 
 @pytest.mark.parametrize(
-    ("instructions", "auto", "has_bfloat16"),
+    ("instructions", "vendor", "auto", "has_bfloat16"),
     [
-        ("AMX bfloat16", "bfloat16", True),
-        ("AVX-512 bfloat16", "float32", True),
-        ("AVX-512", "float32", False),
-        ("AVX2", "float32", False),
+        ("AMX bfloat16", "GenuineIntel", "bfloat16", True),
+        ("AMX bfloat16", "AuthenticAMD", "bfloat16", True),
+        ("AVX-512 bfloat16", "AuthenticAMD", "bfloat16", True),
+        ("AVX-512 bfloat16", "GenuineIntel", "float32", True),
+        ("AVX-512 bfloat16", "", "float32", True),
+        ("AVX-512", "AuthenticAMD", "float32", False),
+        ("AVX2", "GenuineIntel", "float32", False),
     ],
 )
-def test_auto_is_the_precision_that_is_fastest(monkeypatch, instructions, auto, has_bfloat16):
+def test_auto_is_the_precision_that_is_fastest(
+    monkeypatch, instructions, vendor, auto, has_bfloat16
+):
     monkeypatch.setattr(onednn, "instruction_set", lambda: instructions)
+    monkeypatch.setattr(cpu, "vendor", lambda: vendor)
     assert choose_precision("auto", "cpu") == auto
     assert choose_precision("float32", "cpu") == "float32"
     if has_bfloat16:

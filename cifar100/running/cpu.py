@@ -6,6 +6,7 @@ Call `prepare` before all that imports Paddle: its libraries read the environmen
 import contextlib
 import io
 import os
+import platform
 import signal
 import threading
 import warnings
@@ -14,6 +15,9 @@ from pathlib import Path
 
 from cifar100.running.environment import WARNINGS, clear_engine_variables
 from cifar100.running.errors import PipelineError
+
+CPUINFO = Path("/proc/cpuinfo")
+AMD = "AuthenticAMD"  # as its processors call their vendor
 
 
 def available_cores() -> list[int]:
@@ -102,7 +106,7 @@ def prepare(threads: int) -> None:
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("PYTHONWARNINGS", WARNINGS)  # for child processes
     warnings.filterwarnings("ignore", category=UserWarning, module=r"paddle\.")
-    code_path = blas_code_path(Path("/proc/cpuinfo"))
+    code_path = blas_code_path(CPUINFO)
     if code_path is not None:
         os.environ["MKL_DEBUG_CPU_TYPE"] = code_path
     with contextlib.redirect_stderr(io.StringIO()):  # it warns of more than one OpenMP thread
@@ -119,14 +123,27 @@ def blas_code_path(cpuinfo: Path) -> str | None:
     Paddle's wheel brings MKL of 2019, which takes its slowest code path on processors that are not
     Intel's. "7" selects AVX-512, "5" selects AVX2.
     """
-    try:
-        lines = cpuinfo.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    fields = {key.strip(): value for key, _, value in (line.partition(":") for line in lines)}
+    fields = _fields(cpuinfo)
     flags = set(fields.get("flags", "").split())
-    if fields.get("vendor_id", "").strip() != "AuthenticAMD":
+    if fields.get("vendor_id") != AMD:
         return None
     if {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags:
         return "7"
     return "5" if {"avx2", "fma"} <= flags else None
+
+
+def vendor(cpuinfo: Path = CPUINFO) -> str:
+    """Who made the processor, as it says itself: `AMD`, or another name; empty if it is not known.
+
+    Without the file, as on Windows, its name ends with it: "AMD64 Family 25 …, AuthenticAMD".
+    """
+    fields = _fields(cpuinfo)
+    if fields:
+        return fields.get("vendor_id", "")
+    return platform.processor().rpartition(", ")[2]
+
+
+def _fields(cpuinfo: Path) -> dict[str, str]:
+    """What the file says of one core, by its own names; {} where there is no such file."""
+    pairs = (line.partition(":") for line in _lines(cpuinfo))
+    return {key.strip(): value.strip() for key, _, value in pairs if key.strip()}
