@@ -5,11 +5,13 @@ import http.server
 import ipaddress
 import socketserver
 import ssl
+import sys
 import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -112,6 +114,22 @@ def test_endless_file_is_refused(server, tmp_path, monkeypatch):
     with pytest.raises(PipelineError, match="endless: it does not end"):
         fetch_archive(f"{server}/endless", tmp_path / "a", check)
     assert not list((tmp_path / "parts").iterdir())  # of no use to a later run
+
+
+def test_endless_file_is_closed_before_it_is_deleted(server, tmp_path, monkeypatch):
+    """Windows deletes no open file."""
+    parts, open_files = tmp_path / "parts", []
+
+    def watch(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "os.remove" and Path(str(arguments[0])).parent == parts:
+            open_files.append([file.path for file in psutil.Process().open_files()])
+
+    monkeypatch.setattr(transfer, "MAX_BYTES", 500_000)
+    sys.addaudithook(watch)  # for good, but it looks at this folder alone
+    with pytest.raises(PipelineError, match="endless: it does not end"):
+        fetch_archive(f"{server}/endless", tmp_path / "a", check)
+    (when_deleted,) = open_files
+    assert not [path for path in when_deleted if Path(path).parent == parts]
 
 
 def self_signed(path: Path) -> Path:

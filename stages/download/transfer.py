@@ -131,10 +131,12 @@ def _fetch_rest(url: str, part: Path) -> None:
                 out.write(chunk)
                 progress.update(len(chunk))
                 if out.tell() > MAX_BYTES:
-                    part.unlink()  # of no use to a later run
-                    raise PipelineError("it does not end")
+                    break
                 if out.tell() - have < MIN_SPEED * (time.monotonic() - started - TIMEOUT):
                     raise _BrokenOffError(f"fewer than {MIN_SPEED:,} bytes per second")
+        if part.stat().st_size > MAX_BYTES:
+            part.unlink()  # of no use to a later run; closed before, because Windows demands it
+            raise PipelineError("it does not end")
 
 
 def _session() -> requests.Session:
