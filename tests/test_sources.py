@@ -87,6 +87,58 @@ def test_missing_local_copy_is_named_with_its_full_path(server, tmp_path, monkey
     assert str(Path("nowhere/a.tar.gz").resolve()) in str(caught.value)
 
 
+@pytest.mark.medium
+@pytest.mark.parametrize("user", ["me:secret", "secret", ":secret", "me:secret@secret", "secret:"])
+@pytest.mark.parametrize("named", ["variable", "param"])
+def test_password_in_an_address_is_not_printed(server, tmp_path, monkeypatch, user, named, capsys):
+    def fetch_named(name: str) -> str:
+        address = f"{server.replace('://', f'://{user}@')}/{name}"
+        if named == "param":
+            return fetch_archive(address, tmp_path / "a", check)
+        monkeypatch.setenv("CIFAR100_ARCHIVE", address)
+        return fetch_archive(f"{server}/404", tmp_path / "a", check)
+
+    for name in ("good", "breaks"):  # of which the second is tried again
+        assert fetch_named(name) == f"{server}/{name} (right)"
+    for name in ("404", "down", "always-short", "loop", "away"):
+        with pytest.raises(PipelineError) as caught:
+            fetch_named(name)
+        assert f"{server}/{name}: " in str(caught.value)
+        assert "secret" not in str(caught.value)
+    captured = capsys.readouterr()
+    assert "download: " in captured.err
+    assert "secret" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://me:secret@host:99999/a", "http://host:99999/a: "),
+        ("HTTP://secret@[/a", "HTTP://[/a: "),
+        ("http://me:secret@/a", "http:///a: "),
+        ("http://me:secret@\N{ACCOUNT OF}/a", "http://\N{ACCOUNT OF}/a: "),
+        ("http://me:secret/secret@host/a", "http://host/a: is no address: write "),
+        ("http://me:secret?secret@host/a", "http://host/a: is no address: write "),
+        ("http://me:secret#secret@host/a", "http://host/a: is no address: write "),
+        ("http://me:secret\\secret@host/a", "http://host/a: is no address: write "),
+        ("ftp://me:secret@host/a", "ftp://host/a: give a path"),
+        ("file://me:secret@host/nowhere/a", "file://host/nowhere/a: no such file"),
+        ("file://me:secret@\N{ACCOUNT OF}/a", "file://\N{ACCOUNT OF}/a: "),
+        ("http://127.0.0.1:9/a@b", "http://127.0.0.1:9/a@b: could not connect"),
+        ("http://[::1]:9/a@b", "http://[::1]:9/a@b: could not connect"),
+        ("me@host/a", "me@host/a: no such file"),
+    ],
+)
+def test_password_in_what_is_no_address_is_not_printed(
+    server, tmp_path, monkeypatch, address, shown, capsys
+):
+    monkeypatch.setenv("CIFAR100_ARCHIVE", address)
+    with pytest.raises(PipelineError) as caught:
+        fetch_archive(f"{server}/404", tmp_path / "a", check)
+    assert f"tried: {shown}" in str(caught.value)
+    assert "secret" not in str(caught.value) + capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", ["", "  "])
 def test_empty_name_of_a_local_copy_is_as_none(server, tmp_path, monkeypatch, value, capsys):
     monkeypatch.setenv("CIFAR100_ARCHIVE", value)

@@ -48,6 +48,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.redirect("/good", body=bytes(2**20), times=100)
         elif name == "nowhere":
             self.redirect("http://[")
+        elif name == "away":
+            self.redirect("ftp://me:secret@host/a")
         elif name == "moved":
             self.redirect("/good")
         elif name == "page":

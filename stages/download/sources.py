@@ -12,7 +12,7 @@ from urllib.request import url2pathname
 
 from cifar100.running.errors import PipelineError, reason_of
 from cifar100.running.restore import cache_folder
-from stages.download.transfer import check_room, download
+from stages.download.transfer import check_room, download, without_password
 
 LOCAL_COPY = "CIFAR100_ARCHIVE"
 ARCHIVE_NAME = "cifar-100-python.tar.gz"
@@ -29,7 +29,7 @@ def fetch_archive(url: str, target: Path, check: Callable[[Path], str], recorded
     CIFAR100_ARCHIVE, the file `recorded` of DVC's cache if that is not '', what Paddle's data sets
     have fetched before, `url`, the second source.
     `target` should be a temporary path. Raises `PipelineError` that names each source; what was
-    wrong with each is said on standard error at once.
+    wrong with each is said on standard error at once. No password of an address is printed.
     """
     cached = os.path.expanduser(PADDLE_CACHE)
     caches = [recorded, cached if os.path.isfile(cached) else ""]
@@ -37,13 +37,15 @@ def fetch_archive(url: str, target: Path, check: Callable[[Path], str], recorded
     for source in filter(
         None, [os.environ.get(LOCAL_COPY, "").strip(), *caches, url, SECOND_SOURCE]
     ):
+        shown = without_password(source)
         get = download if source.lower().startswith(("http://", "https://")) else _copy
         try:
-            return f"{source} ({get(source, target, check)})"
+            return f"{shown} ({get(source, target, check)})"
         except PipelineError as error:
-            problems.append(f"{source}: {error}")
+            problems.append(f"{shown}: {error}")
         except (OSError, ValueError) as error:  # an address that is none is a ValueError
-            problems.append(f"{source}: {getattr(error, 'strerror', None) or reason_of(error)}")
+            reason = getattr(error, "strerror", None) or reason_of(error)
+            problems.append(f"{shown}: {without_password(reason)}")
         print(f"download: {problems[-1]}", file=sys.stderr)
     raise PipelineError(
         f"no source gave CIFAR-100; on a machine without internet access name a local copy in the "
@@ -75,7 +77,7 @@ def _local_path(source: str) -> Path:
     """The archive, or the folder with its unpacked files, that a value of CIFAR100_ARCHIVE names:
     a path, relative or below `~`, of either of them or of the folder that holds it, or a file: URL.
     """
-    scheme, _, url_path, *_ = urlsplit(source)
+    scheme, _, url_path, *_ = urlsplit(without_password(source))
     if "://" in source and scheme != "file":
         raise PipelineError("give a path, or an address that begins with http:// or https://")
     name = url2pathname(url_path) if scheme == "file" else os.path.expanduser(source)

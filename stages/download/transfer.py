@@ -7,6 +7,7 @@ that a later run resumes as well.
 import hashlib
 import http.client
 import logging
+import re
 import shutil
 import socket
 import ssl
@@ -40,7 +41,14 @@ PROXY_ERRORS = (
     requests.exceptions.InvalidProxyURL,
     requests.exceptions.InvalidSchema,
 )
+# The second form ends its host too early, at a mark that belongs to its password.
+USER_INFO = re.compile(r"(?<=://)(?:[^/?#]*|[^/?#@:\[]*:(?!\d*(?:[/?#]|$)).*)@", re.DOTALL)
 NO_PROXY = "; if your network has a proxy, name it in HTTPS_PROXY"
+
+
+def without_password(address: str) -> str:
+    """An address, or a text with one, as it may be printed: without the name and the password."""
+    return USER_INFO.sub("", address)
 
 
 class _BrokenOffError(Exception):
@@ -71,6 +79,7 @@ def download(url: str, target: Path, check: Callable[[Path], str]) -> str:
     After an interruption only the rest is fetched. What does not pass the check is deleted, and
     fetched from the beginning if it came in pieces. Raises `PipelineError` with the reason.
     """
+    _refuse_marks_in_password(url)
     part = PARTS / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, MAX_ATTEMPTS + 1):
@@ -97,9 +106,18 @@ def download(url: str, target: Path, check: Callable[[Path], str]) -> str:
                 return accepted
         if attempt == MAX_ATTEMPTS:
             raise PipelineError(problem)
-        print(f"download: {url}: {problem}; trying again", file=sys.stderr)
+        print(f"download: {without_password(url)}: {problem}; trying again", file=sys.stderr)
         time.sleep(PAUSE * 2 ** (attempt - 1))
     raise AssertionError("the last attempt returns or raises")
+
+
+def _refuse_marks_in_password(url: str) -> None:
+    """Raise `PipelineError` if a mark in the password ends it: the rest would count as a path."""
+    authority = re.split(r"[/?#\\]", url.partition("://")[2])[0]
+    if "@" not in authority and without_password(url) != url:
+        raise PipelineError(
+            "is no address: write / as %2F, ? as %3F, # as %23 and \\ as %5C in its password"
+        )
 
 
 def _fetch_rest(url: str, part: Path) -> None:
@@ -189,7 +207,8 @@ def _in_words(error: Exception, url: str) -> str:
     """Why a request failed, and what to do. urllib3's words have objects and passwords in them."""
     causes = _causes(error)
     innermost = causes[-1]
-    detail = getattr(innermost, "strerror", None) or reason_of(innermost)
+    detail = without_password(getattr(innermost, "strerror", None) or reason_of(innermost))
+    url = without_password(url)
     proxy = select_proxy(url, get_environ_proxies(url))
     variable = f"{urlsplit(url).scheme.upper()}_PROXY"
     status = getattr(getattr(error, "response", None), "status_code", None)
