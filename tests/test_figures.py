@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -336,6 +337,19 @@ def test_predictions_of_other_test_images_are_refused(workspace, monkeypatch):
     save_split(path, dataclasses.replace(samples, fine=np.roll(samples.fine, 1)))
     with pytest.raises(PipelineError, match=r"test\.npz: of other images than .*; run `dvc repro`"):
         render()
+
+
+@pytest.mark.medium
+def test_intervals_without_the_top1_are_refused(workspace):
+    path = workspace.path / "reports/intervals.csv"
+    rows = path.read_text().splitlines(keepends=True)
+    path.unlink()  # it may be a link into DVC's cache
+    path.write_text("".join(row for row in rows if not row.startswith("top1,")))
+    output = workspace.run(sys.executable, "-m", "stages.render", ok=False)
+    assert output.strip().splitlines()[-1] == (
+        "error: render: reports/intervals.csv: expected one row of metric top1; run `dvc repro`"
+    )
+    assert "Traceback" not in output
 
 
 @pytest.mark.medium

@@ -46,6 +46,16 @@ def test_table_that_someone_changed_is_refused(tmp_path, content, reason):
         read_table(INTERVALS, tmp_path)
 
 
+@pytest.mark.parametrize("metrics", [["top5"], ["top1", "top5", "top1"], ["Top1"]])
+def test_intervals_without_a_single_row_of_the_top1_are_refused(tmp_path, metrics):
+    rows = "".join(f"{metric},0.7,0.6,0.8\n" for metric in metrics)
+    (tmp_path / "intervals.csv").write_text(f"metric,value,low,high\n{rows}")
+    with pytest.raises(
+        PipelineError, match=r"intervals\.csv: expected one row of metric top1; run `dvc repro`"
+    ):
+        read_table(INTERVALS, tmp_path)
+
+
 def test_check_does_not_depend_on_the_name_of_the_file():
     with pytest.raises(PipelineError, match="an old commit: column images: expected whole numbers"):
         parse_table(CLASS_CONFUSION, b"actual,predicted,images\na,b,1.5\n", "an old commit")

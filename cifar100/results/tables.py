@@ -49,13 +49,14 @@ class Schema:
     """A kind of CSV file: its name and its columns in order.
 
     digits: after the decimal point of each fraction, None for all · may_be_empty: whether it is
-    valid without a row.
+    valid without a row · one_row: a column and a value that exactly one row has there.
     """
 
     name: str
     columns: dict[str, Column]
     digits: int | None = 4
     may_be_empty: bool = False
+    one_row: tuple[str, str] | None = None
 
 
 TEXT, FLAG = Column(str), Column(bool)
@@ -86,6 +87,7 @@ SUMMARY = Schema(
 INTERVALS = Schema(
     "intervals.csv",
     {"metric": TEXT, "value": NOT_NEGATIVE, "low": NOT_NEGATIVE, "high": NOT_NEGATIVE},
+    one_row=("metric", "top1"),
 )
 PER_CLASS = Schema(
     "per_class.csv",
@@ -168,7 +170,8 @@ def parse_table(schema: Schema, content: bytes, source: str) -> pd.DataFrame:
     """The rows of a CSV file, with the columns of `schema` in its order; empty cells are ''.
 
     `source` names the file in errors. Raises `PipelineError` if the content is no table, has no
-    rows, or has a column that is missing or holds what it must not. Other columns are left out.
+    rows, has a column that is missing or holds what it must not, or lacks the row that its schema
+    demands. Other columns are left out.
     """
     texts: dict[Hashable, type[str]] = {
         name: str for name, column in schema.columns.items() if column.kind is str
@@ -186,6 +189,10 @@ def parse_table(schema: Schema, content: bytes, source: str) -> pd.DataFrame:
             raise PipelineError(
                 f"{source}: column {name}: expected {column.expected}; run `dvc repro`"
             )
+    if schema.one_row:
+        name, value = schema.one_row
+        if (table[name] == value).sum() != 1:
+            raise PipelineError(f"{source}: expected one row of {name} {value}; run `dvc repro`")
     if table.empty:  # pandas cannot know the types
         table = table.astype({name: column.kind for name, column in schema.columns.items()})
     return table[list(schema.columns)]
