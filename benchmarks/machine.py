@@ -33,6 +33,13 @@ def instruction_set(cpuinfo: Path = CPUINFO) -> str:
     return next(found, platform.machine())
 
 
+def precision_of_peer(cpuinfo: Path = CPUINFO) -> str:
+    """In which precision PyTorch's steps take less time here, as measured (docs/performance.md)."""
+    instructions, vendor = instruction_set(cpuinfo), cpu_fields(cpuinfo).get("vendor_id")
+    with_avx512 = instructions == "AVX-512 bfloat16" and vendor == "AuthenticAMD"
+    return "bfloat16" if with_avx512 or instructions == "AMX bfloat16" else "float32"
+
+
 def cpu_fields(cpuinfo: Path) -> dict[str, str]:
     """What the file says of one core, by its own names; {} where there is no such file."""
     try:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from benchmarks.machine import instruction_set
+from benchmarks.machine import precision_of_peer
 from benchmarks.peer_recipe import (
     BATCH_SIZE,
     MEAN,
@@ -23,8 +23,7 @@ from benchmarks.torch_resnet import torch_resnet
 from cifar100.running import cpu
 
 LAYOUT = torch.channels_last  # the faster of PyTorch's two
-# The faster of the two: without AMX, steps in bfloat16 take longer than in float32.
-PRECISION = "bfloat16" if instruction_set() == "AMX bfloat16" else "float32"
+PRECISION = precision_of_peer()
 
 Split = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (N, 3, 32, 32) and labels (N,)
 

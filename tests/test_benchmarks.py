@@ -148,6 +148,21 @@ def test_processor_is_read_from_its_flags(tmp_path, flags, expected):
     assert machine.instruction_set(tmp_path / "missing") == platform.machine()
 
 
+@pytest.mark.parametrize(
+    ("vendor", "flags", "expected"),
+    [
+        ("GenuineIntel", "avx512_bf16 amx_tile amx_bf16", "bfloat16"),
+        ("AuthenticAMD", "avx512_bf16", "bfloat16"),
+        ("GenuineIntel", "avx512_bf16", "float32"),
+        ("AuthenticAMD", "avx2 fma", "float32"),
+    ],
+)
+def test_peer_trains_in_the_precision_that_is_faster(tmp_path, vendor, flags, expected):
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"vendor_id\t: {vendor}\nflags\t\t: {flags}\n", encoding="ascii")
+    assert machine.precision_of_peer(cpuinfo) == expected
+
+
 def test_slow_runners_take_fewer_steps():
     assert throughput.steps_of("resnet18-w64", "project") == (12, 2)
     assert throughput.steps_of("resnet18-w64", "pytorch-eager") == (3, 2)
