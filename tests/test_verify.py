@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT, Workspace
-from tools.verify import ARCHIVE, TIMING, compare, hashes, local_archive
+from tools.verify import ARCHIVE, TIMING, compare, explain, hashes, local_archive, read_run
 
 STAGES = ["download", "preprocess", "train", "evaluate", "render", "export"]
 
@@ -40,6 +40,18 @@ def test_difference_is_named_and_the_time_does_not_count(tmp_path):
     (line,) = compare(expected, expected | {"models/model.safetensors": "5"})
     assert line == "models/model.safetensors: expected md5 2, found 5"
     assert len(compare(expected, {})) == 1
+
+
+def test_differences_are_explained_by_the_machine_and_the_score():
+    """Of the committed run, and of one on a CPU without its instructions."""
+    committed = read_run(ROOT)
+    machine, top1 = explain(committed, committed)
+    assert "are those of the committed run" in machine
+    assert top1.endswith(f"{committed['top1']:.2%} here: +0.00 points")
+    own = committed | {"precision": "float32", "top1": committed["top1"] - 0.0123}
+    machine, top1 = explain(committed, own)
+    assert machine.endswith(f"expected: precision {committed['precision']} there, float32 here")
+    assert top1.endswith(" here: -1.23 points")
 
 
 def test_folder_that_is_there_already_is_not_touched(tmp_path):
@@ -85,6 +97,8 @@ def test_output_that_differs_from_the_last_commit_fails(workspace):
     output = verify(workspace, cache=str(workspace.path / ".dvc/cache"), ok=False)
     assert re.findall(r"Running stage '(\w+)'", output) == STAGES
     assert f"models/model.json: expected md5 {'f' * 32}, found {md5}\n" in output
+    assert "instruction set are those of the committed run" in output
+    assert "here: +0.00 points" in output
     assert re.search(r"error: verify: 1 of \d+ outputs differ", output)
 
 

@@ -9,6 +9,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
@@ -19,6 +20,8 @@ from tools.repository import clone_project, environment, is_in_git
 
 ARCHIVE = Path("data/raw/cifar-100-python.tar.gz")
 TIMING = "reports/timing.json"  # wall-clock time, the one output that differs between equal runs
+METRICS = "reports/metrics.json"
+MACHINE = ("device", "precision", "threads", "processes", "instruction_set", "library")
 QUICK = [
     "dataset=synthetic",
     "val_per_class=10",
@@ -73,6 +76,35 @@ def compare(expected: dict[str, str], found: dict[str, str]) -> list[str]:
     ]
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """What the reports in `folder` say of their run: its top-1, and the `MACHINE` of it."""
+    timing, metrics = (read_mapping(folder / name) for name in (TIMING, METRICS))
+    return {name: timing.get(name, "not recorded") for name in MACHINE} | {"top1": metrics["top1"]}
+
+
+def explain(committed: dict[str, Any], own: dict[str, Any]) -> list[str]:
+    """Lines for the reader of differences: what differs in the machine, and by how much the top-1.
+
+    Both are what `read_run` returns.
+    """
+    others = [
+        f"{name.replace('_', ' ')} {committed[name]} there, {own[name]} here"
+        for name in MACHINE
+        if committed[name] != own[name]
+    ]
+    machine = (
+        f"another machine made the committed run, so other bytes are expected: {'; '.join(others)}"
+        if others
+        else "device, precision, threads and instruction set are those of the committed run"
+    )
+    points = 100 * (own["top1"] - committed["top1"])
+    return [
+        f"verify: {machine}",
+        f"verify: test top-1 {committed['top1']:.2%} there, {own['top1']:.2%} here: "
+        f"{points:+.2f} points",
+    ]
+
+
 def main() -> None:
     """Say that nothing differs, or print what does and raise `PipelineError`."""
     parser = argparse.ArgumentParser(prog="python -m tools.verify", description=__doc__)
@@ -85,6 +117,7 @@ def main() -> None:
         parser.error(
             f"argument --keep: {options.keep} is in the folder that is copied; name another"
         )
+    notes: list[str] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = options.keep or Path(temporary)
         if options.quick:
@@ -93,10 +126,11 @@ def main() -> None:
         else:
             project = clone_project(folder / "clone")
             # The clone has the last commit, from which dvc.lock here may differ.
-            expected = hashes(project)
+            expected, committed = hashes(project), read_run(project)
             found = reproduce(project, [])
+            notes = explain(committed, read_run(project))
     differences = compare(expected, found)
-    for line in differences:
+    for line in [*differences, *(notes if differences else [])]:
         print(line)
     if differences:
         raise PipelineError(
