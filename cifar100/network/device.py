@@ -42,7 +42,7 @@ def choose_device(wanted: str) -> str:
 def choose_precision(wanted: str, device: str) -> str:
     """`auto` to what was measured to be fastest on this device; else what is wanted.
 
-    On a CPU bfloat16 is 2.4 to 3 times as fast as float32 with AMX, and 1.7 to 2 times with the
+    On a CPU bfloat16 is 2.4 to 3 times as fast as float32 with AMX, and 1.6 to 2 times with the
     AVX-512 of AMD (Zen 4); with that of Intel it is slower. Raises `PipelineError` for a precision
     that the device has not.
     """
