@@ -75,7 +75,7 @@ def test_card_says_what_rounding_changed(published):
     stored = json.loads(published.read("reports/metrics.json"))
     rounded = scores["top-1 with float16 weights"]
     assert scores["top-1"] == stored["top1"]
-    assert abs(rounded - stored["top1"]) <= MAX_CHANGE
+    assert round(abs(rounded - stored["top1"]), 5) <= MAX_CHANGE  # as check_lock has it
     assert f"top-1 is {100 * rounded:.2f} %:\nrounding changes it by" in card
     assert "model.onnx" not in card  # which is not there
 
