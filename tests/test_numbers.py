@@ -132,7 +132,7 @@ def test_full_runs_are_those_of_their_table_and_of_the_committed_run(run, full_r
     assert f"{committed['test_top1']:.2%}".replace("%", " %") == run["top1"]
     history = pd.read_csv(ROOT / "reports" / HISTORY.name)
     assert history["val_top1"].iloc[-1] == committed["val_top1"]
-    text = page("docs/recipe.md").split("## Full runs")[1].split("\n# ")[0]
+    text = page("docs/recipe.md").split("## Full runs")[1].split("\n## ")[0]
     for row in full_runs.itertuples():
         scores = [f"{100 * score:.1f}" for score in (row.val_top1, row.train_top1, row.test_top1)]
         (line,) = (line for line in text.splitlines() if f"{row.train_seconds:,}" in line)
