@@ -43,7 +43,7 @@ help:  ## list the targets
 
 setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu: the GPU build)
 
-repro: $(VENV)/ready  ## run the pipeline as far as something changed
+repro: $(VENV)/ready  ## run all stages whose inputs changed, and print the scores
 	@python -m tools.check_params
 	@python -m tools.repository
 	python -m dvc repro || { code=$$?; python -m tools.restore --quiet; exit $$code; }
@@ -71,7 +71,7 @@ plots: $(VENV)/ready  ## draw DVC's plots on a page that needs no network: make 
 	@python -m tools.plots dvc_plots/template.html $(REV)
 	@python -m dvc plots $(if $(REV),diff,show) --html-template dvc_plots/template.html $(REV)
 
-test-fast: $(VENV)/ready-dev  ## run the tests that take no second and no process, within a minute
+test-fast: $(VENV)/ready-dev  ## run the quick tests only (no DVC, no processes), within a minute
 	python -m pytest $(SIDE_BY_SIDE) -m "not slow" --fast
 
 test: $(VENV)/ready-dev  ## run the tests, in less than 6 minutes on 2 cores
@@ -89,13 +89,13 @@ format: $(VENV)/ready-dev  ## fix what ruff can fix
 	ruff check --fix .
 	ruff format .
 
-bench: $(VENV)/ready $(BENCH)/ready  ## measure the speed beside stock Paddle's and PyTorch's, in half an hour
+bench: $(VENV)/ready $(BENCH)/ready  ## measure images/s of this project, stock Paddle and PyTorch, in half an hour
 	python -m benchmarks.throughput
 
 time-to-accuracy: $(VENV)/ready $(BENCH)/ready  ## train the default recipe, and a PyTorch one for the same time
 	python -m benchmarks.time_to_accuracy
 
-check-gpu: $(VENV)/ready  ## check a training on this machine's GPU; prints a table for an issue
+check-gpu: $(VENV)/ready  ## test a training on this machine's GPU; prints a table for an issue
 	@python -m tools.check_gpu
 
 check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agree; needs no data
@@ -104,7 +104,7 @@ check-lock: $(VENV)/ready  ## check that dvc.lock, code, params and reports agre
 verify: $(VENV)/ready  ## run the committed pipeline in a fresh clone and compare all hashes (QUICK=1: a small one)
 	@python -m tools.verify $(if $(QUICK),--quick)
 
-audit: $(VENV)/ready-dev  ## ask the advisory database about the locked packages (needs the internet)
+audit: $(VENV)/ready-dev  ## check the locked packages for known vulnerabilities (needs the internet)
 	pip-audit --disable-pip --require-hashes -r requirements.txt
 
 lock: $(VENV)/ready-dev  ## resolve the dependencies in pyproject.toml again and write the lock files
