@@ -120,11 +120,14 @@ def test_archive_is_accepted_by_md5_or_by_content_and_refused_otherwise(
 ):
     path = write_archive(tmp_path / "a.tar.gz", members(samples, samples, classes))
     monkeypatch.setattr(acceptance, "CIFAR100_DIGEST", content_digest(samples, samples, classes))
-    assert "exactly the samples" in check_archive(path, "0" * 32)
+    assert "exactly the samples" in check_archive(path, acceptance.OFFICIAL_MD5)
+    assert check_archive(path, acceptance.md5_of(path)) == "its md5 is archive_md5"
+    with pytest.raises(PipelineError, match=r": expected md5 0+ \(archive_md5\), found "):
+        check_archive(path, "0" * 32)  # another archive is wanted than the official one
     samples.images[0, 0, 0, 0] ^= 1
     write_archive(path, members(samples, samples, classes))
-    with pytest.raises(PipelineError, match=r"expected md5 0+ or content digest .*, found md5"):
-        check_archive(path, "0" * 32)
+    with pytest.raises(PipelineError, match=r"expected md5 eb.* or content digest .*, found md5"):
+        check_archive(path, acceptance.OFFICIAL_MD5)
 
 
 real_archive = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from cifar100.archive.reader import read_archive
 from cifar100.running.errors import PipelineError, printable
 from stages.download import sources
 from stages.download.sources import fetch_archive
-from tests.conftest import ROOT, Workspace, clone_working_tree
+from tests.conftest import NO_NETWORK, ROOT, Workspace, clone_working_tree
 from tests.web import CONTENT, Handler, check
 
 
@@ -46,6 +46,7 @@ def test_second_source_is_used_when_the_first_fails(server, tmp_path, monkeypatc
         ("loop", "redirects more than 5 times"),
         ("nowhere", "Invalid IPv6 URL"),
         ("silent", "no byte within 0.5 s"),
+        ("mute", "no answer within 0.5 s"),
         ("drips", "fewer than 2,000 bytes per second"),
         ("cut-chunks", "the file received: not the archive"),
         ("never-fits", "the connection broke off"),
@@ -224,7 +225,8 @@ def test_local_copy_that_may_not_be_read_is_one_line(tmp_path):
             [sys.executable, "-c", UNREADABLE, str(folder / "run/target")],
             cwd=folder / "run",
             env=os.environ
-            | {"CIFAR100_ARCHIVE": str(folder / "a.tar.gz"), "PYTHONPATH": str(ROOT)},
+            | {"CIFAR100_ARCHIVE": str(folder / "a.tar.gz"), "PYTHONPATH": str(ROOT)}
+            | NO_NETWORK,
             capture_output=True,
             text=True,
             check=False,
@@ -277,7 +279,7 @@ def with_archive(tmp_path) -> Workspace:
 
 def fetch(workspace: Workspace, tmp_path: Path, ok: bool = True, **environment: str) -> str:
     """The output of the stage, started by DVC, which deletes other outputs before."""
-    bare = {"no_proxy": "*", "HOME": str(tmp_path)}
+    bare = {"HOME": str(tmp_path)} | NO_NETWORK
     return workspace.run("dvc", "repro", "--single-item", "download", ok=ok, **bare, **environment)
 
 
@@ -288,25 +290,32 @@ def fetch(workspace: Workspace, tmp_path: Path, ok: bool = True, **environment: 
 def test_archive_that_lies_where_the_stage_writes_it_is_used(with_archive, tmp_path, value):
     value = value.format(cwd=with_archive.path)
     output = fetch(with_archive, tmp_path, CIFAR100_ARCHIVE=value)
-    assert f"{ARCHIVE}: kept (its md5 is the official one)" in output
+    assert f"{ARCHIVE}: kept (its md5 is archive_md5)" in output
     assert with_archive.read(ARCHIVE) == CONTENT
 
 
 def test_wrong_archive_that_lies_there_is_told_and_not_lost(with_archive, tmp_path):
     (with_archive.path / ARCHIVE).write_bytes(b"of another data set")
     output = fetch(with_archive, tmp_path, ok=False)
-    assert f"download: is replaced: {ARCHIVE}: not a complete .tar.gz archive" in output
+    assert f"download: {ARCHIVE}: expected md5 " in output
+    assert "; it is not used" in output
+    assert f"{ARCHIVE}: DVC's cache has no copy of it; moved to {ARCHIVE}.1" in output
     assert "error: download: no source gave CIFAR-100" in output
-    assert with_archive.read(ARCHIVE) == b"of another data set"
+    assert with_archive.read(f"{ARCHIVE}.1") == b"of another data set"
 
 
-def test_archive_that_dvc_has_no_copy_of_is_not_lost_to_synthetic_data(with_archive, tmp_path):
+def test_archive_that_dvc_has_no_copy_of_is_not_lost(with_archive, tmp_path):
+    """Neither to synthetic data, nor to the archive of the last run, which the guard puts back."""
     with_archive.set_params(dataset="synthetic")
+    output = fetch(with_archive, tmp_path)
+    assert f"{ARCHIVE}: DVC's cache has no copy of it; moved to {ARCHIVE}.1" in output
+    assert ": synthetic" in output
+    assert with_archive.read(f"{ARCHIVE}.1") == CONTENT
+    (with_archive.path / ARCHIVE).write_bytes(b"of another data set")
+    with_archive.set_params(dataset="cifar100")
     output = fetch(with_archive, tmp_path, ok=False)
-    assert f"error: download: {ARCHIVE}: DVC's cache has no copy of this file" in output
-    assert with_archive.read(ARCHIVE) == CONTENT
-    (with_archive.path / ARCHIVE).unlink()
-    assert ": synthetic" in fetch(with_archive, tmp_path)
+    assert f"moved to {ARCHIVE}.2" in output
+    assert with_archive.read(f"{ARCHIVE}.2") == b"of another data set"
 
 
 @pytest.mark.slow

@@ -60,6 +60,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(name, CONTENT[start - 5 :], start=start - 5)
         elif name == "silent" or (name == "stalls" and first):
             self.answer(name, CONTENT[start:], start=start, upto=1000, wait=3)
+        elif name == "mute":
+            time.sleep(3)
         elif name == "drips":
             self.drip(name)
         elif name.startswith("length="):

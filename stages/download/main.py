@@ -4,6 +4,7 @@ DVC does not delete data/raw/cifar-100-python.tar.gz before this stage (`persist
 user may have put it there. So it keeps no run cache of the stage, which looks into DVC's cache.
 """
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -25,7 +26,8 @@ def main() -> None:
     if params.dataset == "synthetic":
         with replacing(ARCHIVE) as temporary:
             write_synthetic_archive(temporary)
-            refuse_to_lose(ARCHIVE, temporary)
+            if ARCHIVE.is_file() and md5_of(ARCHIVE) != md5_of(temporary):
+                set_aside(ARCHIVE)
         print(f"download: {ARCHIVE}: synthetic")
         return
 
@@ -40,7 +42,8 @@ def main() -> None:
     except FileNotFoundError:
         pass
     except PipelineError as error:
-        print(f"download: is replaced: {error}", file=sys.stderr)
+        print(f"download: {error}; it is not used", file=sys.stderr)
+        set_aside(ARCHIVE)
     with replacing(ARCHIVE) as temporary:
         origin = fetch_archive(
             params.archive_url, temporary, check, in_dvc_cache(params.archive_md5)
@@ -48,13 +51,11 @@ def main() -> None:
     print(f"download: {ARCHIVE}: from {origin}")
 
 
-def refuse_to_lose(path: Path, replacement: Path) -> None:
-    """Raise `PipelineError` if DVC's cache has no copy of `path`, which another file replaces."""
-    if not path.is_file():
+def set_aside(path: Path) -> None:
+    """Give `path`, which is replaced, a free name, unless DVC's cache has a copy of it."""
+    if in_dvc_cache(md5_of(path)):
         return
-    md5 = md5_of(path)
-    if md5 != md5_of(replacement) and not in_dvc_cache(md5):
-        raise PipelineError(
-            f"{path}: DVC's cache has no copy of this file, which `dataset: synthetic` replaces; "
-            "move it to another place, or delete it"
-        )
+    names = (path.with_name(f"{path.name}.{number}") for number in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    path.rename(aside)
+    print(f"download: {path}: DVC's cache has no copy of it; moved to {aside}", file=sys.stderr)
