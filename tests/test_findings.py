@@ -95,6 +95,8 @@ def test_next_steps_follow_the_curves(many, classes):
     always = [rates, "python -m tools.seeds --count 3"]
     longer = ["dvc exp run -S epochs=20", "dvc exp run -S width=32"]
     assert after(0.9, 0.6) == ["dvc exp run -S epochs=20 -S cutmix=0.5", *always]
-    assert after(0.9, 0.6, cutmix=0.5) == [*longer, *always]  # mixed images tell nothing of it
+    assert after(0.9, 0.6, cutmix=0.5) == ["dvc exp run -S cutmix=0.75", *always]
+    assert after(0.9, 0.6, cutmix=0.2, mixup=0.4) == ["dvc exp run -S cutmix=0.4", *always]
+    assert after(0.6, 0.6, cutmix=0.5) == [*longer, *always]
     assert after(0.7, 0.65) == [*longer, *always]
     assert after(0.99, 0.98) == always

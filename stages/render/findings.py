@@ -138,16 +138,21 @@ def next_steps(results: Results, params: dict[str, int | float]) -> list[Step]:
     if not results.errors:
         smaller = f"dvc exp run -S width={max(1, width // 2)} -S epochs={max(1, epochs // 2)}"
         return [Step("Nothing is left to gain: a smaller or shorter training may do.", smaller)]
-    mixed = params["mixup"] + params["cutmix"] > 0
+    mixed = params["mixup"] + params["cutmix"]
     known = f"{last['train_top1']:.0%} of the training images"
     new = f"{last['val_top1']:.0%} of the validation images"
     steps = []
-    if not mixed and last["train_top1"] - last["val_top1"] > MEMORISED:
+    if last["train_top1"] - last["val_top1"] > MEMORISED and mixed < 1:
+        by_heart = f"It is correct on {known} and on {new} only: it learned images by heart"
         steps = [
             Step(
-                f"It is correct on {known} and on {new} only: it learned images by heart. CutMix "
-                "works against that, and needs a longer training.",
+                f"{by_heart}. CutMix works against that, and needs a longer training.",
                 f"dvc exp run -S epochs={2 * epochs} -S cutmix=0.5",
+            )
+            if not mixed
+            else Step(
+                f"{by_heart}, although {mixed:.0%} of the batches are mixed: mix more of them.",
+                f"dvc exp run -S cutmix={params['cutmix'] + (1 - mixed) / 2:g}",
             )
         ]
     elif last["val_top1"] < SOLVED:
