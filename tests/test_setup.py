@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from cifar100.running.guard import SHELLS
 from tests.conftest import ROOT
 
 VERSION = "{}.{}".format(*sys.version_info)
@@ -236,6 +237,32 @@ def test_either_build_of_paddle_takes_the_place_of_the_other_and_failures_are_me
     gpu.rename(tmp_path / gpu.name)
     assert "the CPU build stays installed" in make("setup", "PADDLE=gpu", ok=False)
     assert build() == "cpu"
+
+
+AT_START = """
+import os, runpy, sys
+names = runpy.run_path(sys.argv[1])["SHELLS"]
+print(os.environ.get("SHELL"), *names)
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "kept"),
+    [("/bin/sh", True), ("/usr/sbin/nologin", False), ("{folder}/bash", False), ("", False)],
+)
+def test_shell_that_runs_no_command_is_forgotten(tmp_path, shell, kept):
+    """DVC starts the stages in it; {folder}/bash cannot be executed."""
+    (tmp_path / "bash").touch(0o644)
+    shell = shell.format(folder=tmp_path)
+    shown, *names = subprocess.run(
+        [sys.executable, "-I", "-c", AT_START, ROOT / "tools/activated.py"],
+        env={"PATH": "/usr/bin", "SHELL": shell},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert shown == (shell if kept else "None")
+    assert tuple(names) == SHELLS  # those of the guard
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ can run a command: without these DVC would delete the outputs of a stage and fai
 import os
 import sys
 
-SHELLS = ("sh", "dash", "bash", "zsh", "ksh", "fish")
+SHELLS = ("sh", "dash", "ash", "busybox", "bash", "ksh", "mksh", "zsh", "fish")
 
 folder = os.path.dirname(sys.executable)
 path = os.environ.get("PATH", os.defpath)

@@ -50,7 +50,9 @@ def main() -> None:
         print(f"\nclasses that gained or lost most in {other.name}")
         print(
             changed.iloc[[*range(SHOWN_CLASSES), *range(-SHOWN_CLASSES, 0)]].to_string(
-                index=False, float_format="{:+.2f}".format
+                index=False,
+                float_format="{:.2f}".format,
+                formatters={"difference": "{:+.2f}".format},
             )
         )
     runs = [base, *others]

@@ -8,7 +8,6 @@ to docs/ladder/.
 import argparse
 import hashlib
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from tools.comparison.experiments import (
     Experiment,
     changed,
     found_or_run,
-    literal,
     scores_of,
     seconds_of,
     train_top1_of,
@@ -134,14 +132,6 @@ def kept(finished: list[Experiment]) -> str:
     """What is done when the rest is not, and how to go on."""
     names = ", ".join(experiment.name for experiment in finished)
     return f"finished and kept: {names or 'no rung'}; run the same command again to resume"
-
-
-def command_of(changes: dict[str, Any]) -> str:
-    """The line that runs a rung by hand."""
-    if not changes:
-        return "dvc repro"
-    settings = (f"{key}={literal(value)}" for key, value in changes.items())
-    return " ".join(["dvc exp run", *(f"-S {shlex.quote(setting)}" for setting in settings)])
 
 
 def result_table(

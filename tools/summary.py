@@ -2,12 +2,10 @@
 
 import argparse
 
-import paddle
 import pandas as pd
 
-from cifar100.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
+from cifar100.running import cpu
 from cifar100.running.guard import run_command
-from stages.train.summary import summarise
 
 
 def to_text(table: pd.DataFrame) -> str:
@@ -17,6 +15,13 @@ def to_text(table: pd.DataFrame) -> str:
 
 def main() -> None:
     """Print the summary of the network that the options describe."""
+    cpu.prepare(threads=1)
+    # Paddle reads the environment when it is imported, so all that imports it comes after that.
+    import paddle
+
+    from cifar100.network.resnet import BLOCKS_PER_GROUP, ResNet, ResNetConfig
+    from stages.train.summary import summarise
+
     parser = argparse.ArgumentParser(prog="python -m tools.summary", description=__doc__)
     parser.add_argument("--depth", type=int, choices=BLOCKS_PER_GROUP, default=18)
     parser.add_argument("--width", type=int, default=32)
