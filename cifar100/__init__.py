@@ -9,18 +9,27 @@ if TYPE_CHECKING:
 __all__ = ["load_model"]
 
 
-def load_model(folder: "str | Path | None" = None) -> "Model":
+def load_model(folder: "str | Path | None" = None, threads: "int | str" = "auto") -> "Model":
     """The trained model whose files model.safetensors and model.json are in `folder`.
 
     Without a folder it is that of the last run, in `models`, if there is one in the current folder,
-    and else the one that comes with the repository, in `pretrained`. Raises `PipelineError` if a
-    file is missing or damaged, or if the two do not belong together.
+    and else the one that comes with the repository, in `pretrained`. `threads` compute, `auto` is
+    one per core; the first call in a program decides. Variables of the environment that set
+    threads, kernels, arithmetic or clusters are forgotten. Raises `PipelineError` if a file is
+    missing or damaged, if the two do not belong together, and for more threads than cores.
     """
     from cifar100.model_folder import FILES, choose_folder
     from cifar100.running import cpu
+    from cifar100.running.errors import PipelineError
 
+    cores = len(cpu.available_cores())
+    if threads != "auto" and threads not in range(1, cores + 1):
+        raise PipelineError(
+            f"load_model: threads is {threads!r}; expected a whole number from 1 to {cores}, the "
+            "cores that this program may use, or 'auto'"
+        )
     place = choose_folder() if folder is None else Path(folder)
-    cpu.prepare(cpu.choose_threads("auto"))  # before Paddle is imported: it reads that once
+    cpu.prepare(cpu.choose_threads(threads))  # before Paddle is imported: it reads that once
     from cifar100.model import Model
     from cifar100.trained.loading import load_model
 

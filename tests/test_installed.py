@@ -21,7 +21,7 @@ import sys
 import cifar100
 assert "paddle" not in sys.modules
 from cifar100 import load_model
-(predictions,) = load_model(sys.argv[1]).predict(["picture.png"], top=3)
+(predictions,) = load_model(sys.argv[1], threads=1).predict(["picture.png"], top=3)
 print(cifar100.__file__, len(predictions), *predictions[0])
 """
 
