@@ -52,7 +52,7 @@ class Predictions:
 
 
 def probabilities_of(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
-    """Softmax (N, C) of logits (N, C) divided by `temperature`, in double precision."""
+    """Softmax (N, C), in double precision, of float32 logits (N, C) divided by `temperature`."""
     scaled = (logits / temperature).astype(np.float64)
     exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)

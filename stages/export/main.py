@@ -26,7 +26,7 @@ def main() -> None:
     from stages.export.onnx_graph import write_onnx
     from stages.export.paddle_weights import write_weights
 
-    paddle.set_device("cpu")  # GPUs round products of float32 by default, which ONNX does not
+    paddle.set_device("cpu")  # so that no free GPU is needed
     model = load_model(MODELS / "model.safetensors", MODELS / "model.json")
     images = load_split(TEST).images[:CHECKED_IMAGES]
     expected = predict_logits(model, images, len(images), flip=False)
