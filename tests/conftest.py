@@ -22,6 +22,7 @@ from cifar100.dataset.splits import save_classes, save_split
 from cifar100.running import cpu
 from tests.archives import members
 from tests.web import failing_server
+from tools.repository import OF_ONE_REPOSITORY
 
 ROOT = Path(__file__).parent.parent
 
@@ -81,9 +82,26 @@ SMALL = {
     "lr": "0.1",
     "progressive_sizes": "[16]",
     "progressive_fraction": "0.5",
+    "device": "cpu",
     "threads": "1",
     "gallery_images": "6",
     "figure_dpi": "40",
+}
+
+# No address can be reached, also on a machine with access to the internet.
+NO_NETWORK = {
+    **dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+}
+
+# What a shell may hold that leads Git, DVC or the stages elsewhere, and settings of the user's.
+OF_THE_CALLER = {"CIFAR100_ARCHIVE", "CIFAR100_MACHINES", "DVC_ROOT", *OF_ONE_REPOSITORY}
+NO_SETTINGS = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "DVC_GLOBAL_CONFIG_DIR": "/nonexistent/global",
+    "DVC_SYSTEM_CONFIG_DIR": "/nonexistent/system",
 }
 
 # Of a finished run: what no failure may change.
@@ -141,10 +159,10 @@ class Workspace:
                 running.kill()
 
     def environment(self) -> dict[str, str]:
-        """The variables of an activated environment, without a copy of the real archive."""
+        """The variables of an activated environment, without the settings of a user."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        variables = {k: v for k, v in os.environ.items() if k != "CIFAR100_ARCHIVE"}
-        return variables | {"PATH": path}
+        variables = {k: v for k, v in os.environ.items() if k not in OF_THE_CALLER}
+        return variables | NO_SETTINGS | {"PATH": path}
 
     def set_params(self, **values: str) -> None:
         """Change values in params.yaml as a user would in an editor."""

@@ -79,9 +79,10 @@ def finish(job: Job) -> tuple[bytes, ...]:
 
 def epochs_saved(job: Job) -> float:
     """How many epochs the saved state has behind it; -1 if there is none."""
-    if not job.checkpoint.exists():
+    try:
+        progress = json.loads(safe_open(job.checkpoint, "numpy").metadata()["progress"])
+    except FileNotFoundError:
         return -1
-    progress = json.loads(safe_open(job.checkpoint, "numpy").metadata()["progress"])
     return progress["epoch"] + progress["step"] / STEPS
 
 
@@ -203,6 +204,7 @@ def test_every_tensor_of_the_state_is_restored(job):
             for step in range(2):
                 state.add(*train_step(state, plan.batch(step), 0.05, ALONE))
             state.history, state.epoch_seconds = [{"epoch": 1}], [1.5]
+            state.earlier = 1000.0  # seconds before this process
             saved.save(state, ALONE)
         else:
             before = tensors_of(state)
@@ -211,7 +213,7 @@ def test_every_tensor_of_the_state_is_restored(job):
     assert states[1].step == 2
     assert states[1].history == [{"epoch": 1}]
     assert states[1].epoch_seconds == [1.5]
-    assert states[1].seconds >= states[0].seconds - 10
+    assert states[1].seconds >= 1000
     first, second = map(tensors_of, states)
     assert len(first) == len(second) > 150
     for expected, found, initial in zip(first, second, before, strict=False):

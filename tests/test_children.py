@@ -40,7 +40,7 @@ def test_child_ends_with_its_parent_however_that_ends(child, ending):
         below = descendants(first) if ending != signal.SIGKILL else [first]
         everyone = descendants(first)
         parent.send_signal(ending)
-        wait_until(lambda: not any(map(is_running, below)), seconds=5)
+        wait_until(lambda: not any(map(is_running, below)), seconds=30)
         for pid in everyone:
             if is_running(pid):  # of a program that is no stage of ours, after -9
                 os.kill(pid, signal.SIGKILL)

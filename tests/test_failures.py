@@ -9,7 +9,7 @@ import pytest
 
 from cifar100.running.restore import restore_outputs
 from tests.archives import write_archive
-from tests.conftest import RESULTS, Workspace
+from tests.conftest import NO_NETWORK, RESULTS, Workspace
 from tests.processes import is_running, training_process
 
 
@@ -71,7 +71,7 @@ def test_bad_archive_is_one_line_and_loses_nothing(workspace, tmp_path, kind):
         }
         archive.write_bytes(contents[kind])
     workspace.set_params(dataset="cifar100", archive_url="http://127.0.0.1:9/closed")
-    environment = {"CIFAR100_ARCHIVE": str(archive), "no_proxy": "*", "HOME": str(tmp_path)}
+    environment = {"CIFAR100_ARCHIVE": str(archive), "HOME": str(tmp_path)} | NO_NETWORK
     output = workspace.run("dvc", "repro", ok=False, **environment)
     line = one_error_line(output)
     assert str(archive) in line

@@ -39,7 +39,8 @@ def start_training(folder, environment=None, **params) -> str:
 
 @pytest.mark.skipif(not onednn.available(), reason=onednn.description())
 def test_bfloat16_is_refused_by_a_cpu_that_has_none(tmp_path):
-    line = start_training(tmp_path, {"ONEDNN_MAX_CPU_ISA": "AVX2"}, precision="bfloat16")
+    limited = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    line = start_training(tmp_path, limited, device="cpu", precision="bfloat16")
     assert line == (
         "error: train: params.yaml: precision: bfloat16 was asked for, but this CPU has no "
         "instructions for it (AVX2); give auto or float32"

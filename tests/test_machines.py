@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,27 +94,43 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(path)
 
 
-PAIR = {"CIFAR100_MACHINES": "127.0.0.1", "CIFAR100_PROCESSES": "2", "CIFAR100_PORT": "17070"}
 STAGE = (sys.executable, "-m", "stages.train")
 
 
-def test_two_processes_train_with_one_variable(machine):
+def two_processes() -> dict[str, str]:
+    """The variables that have this machine train in two, at a port that is free now."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    return {
+        "CIFAR100_MACHINES": "127.0.0.1",
+        "CIFAR100_PROCESSES": "2",
+        "CIFAR100_PORT": str(port),
+    }
+
+
+def test_two_processes_train_with_one_variable(machine, tmp_path):
     """Variables of another job's cluster change nothing, nor does its environment stay anywhere."""
     other = {"PADDLE_TRAINER_ID": "1", "PADDLE_MASTER": "192.0.2.1:6070", "POD_IP": "192.0.2.2"}
-    running = machine.start(*STAGE, SECRET="do-not-store", **PAIR, **other)
+    (tmp_path / "tmp").mkdir()
+    running = machine.start(
+        *STAGE, SECRET="do-not-store", TMPDIR=str(tmp_path / "tmp"), **two_processes(), **other
+    )
+    wait_until(lambda: "epoch" in machine.told, SECONDS)
+    (logs,) = (tmp_path / "tmp").glob("cifar100-launch-*")
+    assert not list(logs.glob("backup_env*"))
     assert running.wait(SECONDS) == 0, machine.told
     assert "processes: 2" in machine.told
     assert "LAUNCH" not in machine.told
     assert len(re.findall("(?m)^epoch", machine.told)) == 2
     assert all(machine.outputs())
-    found = subprocess.run(["grep", "-r", "do-not-store", machine.path], capture_output=True)
+    found = subprocess.run(["grep", "-r", "do-not-store", tmp_path], capture_output=True)
     assert found.returncode == 1, found.stdout
-    assert not list(Path("/tmp").glob("cifar100-launch-*/backup_env*"))
 
 
 @pytest.mark.slow
 def test_machine_that_does_not_come_is_named_in_one_line(machine):
-    lonely = {"CIFAR100_MACHINES": "127.0.0.2,127.0.0.3", "CIFAR100_PORT": "17080"}
+    lonely = two_processes() | {"CIFAR100_MACHINES": "127.0.0.2,127.0.0.3"}
+    del lonely["CIFAR100_PROCESSES"]
     running = machine.start(*STAGE, CIFAR100_WAIT="1", **lonely)
     assert running.wait(SECONDS) == 1
     (line,) = machine.errors
@@ -125,10 +142,10 @@ def test_machine_that_does_not_come_is_named_in_one_line(machine):
 @pytest.mark.parametrize("lost", [0, 1])
 def test_killed_process_ends_the_other_and_both_resume(machine, lost):
     Workspace(machine.path).set_params(epochs="20")
-    assert machine.start(*STAGE, **PAIR).wait(SECONDS) == 0
+    assert machine.start(*STAGE, **two_processes()).wait(SECONDS) == 0
     expected = machine.outputs()
     shutil.rmtree(machine.path / ".checkpoints")  # where the finished training is kept
-    running = machine.start(*STAGE, **PAIR)
+    running = machine.start(*STAGE, **two_processes())
     wait_until(lambda: "epoch   3" in machine.told, SECONDS)
     os.kill(trainer(running.pid, lost), signal.SIGKILL)
     killed = time.monotonic()
@@ -137,7 +154,7 @@ def test_killed_process_ends_the_other_and_both_resume(machine, lost):
     (line,) = machine.errors
     assert "run the same command on all machines again to resume" in line
     assert "Traceback" not in machine.told
-    assert machine.start(*STAGE, **PAIR).wait(SECONDS) == 0
+    assert machine.start(*STAGE, **two_processes()).wait(SECONDS) == 0
     assert "train: resuming after epoch" in machine.told
     assert machine.outputs() == expected
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import struct
 import subprocess
 import sys
@@ -135,11 +136,9 @@ def test_pictures_come_from_a_pipe_of_the_shell(models, tmp_path):
 
 @pytest.mark.slow
 def test_reader_that_leaves_is_no_error(models, tmp_path):
-    for number in range(20):
-        halves().save(tmp_path / f"{number}.png")
-    done = shell(models, "PREDICT . | head -1; echo ${PIPESTATUS[0]}", tmp_path)
-    assert done.stderr == ""
-    assert done.stdout.splitlines()[0] == "./0.png"
+    halves().save(tmp_path / "a.png")
+    done = shell(models, "PREDICT . | true; echo ${PIPESTATUS[0]}", tmp_path)
+    assert (done.stdout, done.stderr) == (f"{128 + signal.SIGPIPE}\n", "")
 
 
 @pytest.mark.slow
@@ -160,7 +159,7 @@ def test_names_are_written_to_a_terminal_of_any_encoding(models, tmp_path, encod
 def test_closed_streams_are_no_error(models, tmp_path):
     halves().save(tmp_path / "a.png")
     done = shell(models, "PREDICT a.png >&-; echo $?; PREDICT - <&-; PREDICT a.png 2>&-", tmp_path)
-    assert done.stdout.splitlines()[0] == "0"
+    assert done.stdout.splitlines()[:2] == ["0", "a.png"]
     assert "error: predict: -: is empty" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -10,7 +10,7 @@ import pytest
 
 from cifar100.network import onednn
 from cifar100.network.memory import Memory
-from cifar100.network.onednn import convolution, elementwise
+from cifar100.network.onednn import batch_norm, convolution, elementwise
 from cifar100.network.onednn.batch_norm import BatchNorm
 from cifar100.network.onednn.binding import TYPES
 from cifar100.network.onednn.convolution import MAX_SIDE, Convolution, FoldedConvolution, SideBySide
@@ -39,7 +39,7 @@ def _new_memory_is_dirty(monkeypatch):
 
     initialise = Memory.__init__
     monkeypatch.setattr(Memory, "__init__", dirty)
-    for module in (convolution, elementwise):
+    for module in (batch_norm, convolution, elementwise):
         monkeypatch.setattr(module, "new_tensor", lambda shape: paddle.full(shape, np.nan))
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "gnu_get_libc_version"):

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -371,22 +372,24 @@ for name in picture_files(["."]):
 """
 
 
-def test_files_and_folders_that_may_not_be_read_are_one_line_each(tmp_path):
-    (tmp_path / "shut").mkdir()
-    halves().save(tmp_path / "shut/a.png")
-    halves().save(tmp_path / "b.png")
-    (tmp_path / "b.png").chmod(0o000)
-    (tmp_path / "shut").chmod(0o000)
-    for folder in [tmp_path, *tmp_path.parents][:-2]:
-        folder.chmod(folder.stat().st_mode | 0o055)
-    done = subprocess.run(
-        [sys.executable, "-c", AS_NOBODY],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_files_and_folders_that_may_not_be_read_are_one_line_each():
+    with tempfile.TemporaryDirectory() as name:  # one that others may enter
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "shut").mkdir()
+        halves().save(folder / "shut/a.png")
+        halves().save(folder / "b.png")
+        (folder / "b.png").chmod(0o000)
+        (folder / "shut").chmod(0o000)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY],
+            cwd=folder,
+            env={"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        (folder / "shut").chmod(0o700)
     assert done.stdout.splitlines() == [
         "./b.png: Permission denied",
         "./shut: Permission denied",

@@ -67,6 +67,13 @@ def test_process_that_does_not_come_is_named_to_all_who_came(endpoints):
     assert found[0].startswith("rank 2 (192.0.2.2) did not come within 1 s; ")
 
 
+def test_port_that_is_taken_is_told(endpoints):
+    port = int(endpoints[0].rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        (told,) = meet(watches_of(endpoints, range(1), wait=1), [FACTS])
+    assert told.startswith(f"cannot listen at 127.0.0.1:{port} (")
+
+
 def test_rank_0_that_does_not_come_is_named(endpoints):
     (watch,) = watches_of(endpoints, range(1, 2), wait=0.5)
     (message,) = meet([watch], [FACTS])
@@ -132,7 +139,7 @@ def test_loss_of_one_process_is_told_to_all_others(endpoints, lost):
     for link in watches[lost]._links.values():
         link.shutdown(socket.SHUT_RDWR)
     others = [watch for watch in watches if watch.place.rank != lost]
-    wait_until(lambda: all(watch.reason for watch in others), 5)
+    wait_until(lambda: all(watch.reason for watch in others), 30)
     for watch in watches:
         watch.leave()  # so that none of them ends this process
     name = watches[0].place.name(lost)
@@ -154,7 +161,7 @@ def test_own_failure_is_told_to_the_others_with_its_reason(endpoints, keep_signa
     meet(watches, [FACTS] * 2)
     end = end_of(watches[1], lambda: fail(PipelineError("the mean loss is nan")))
     assert str(end) == "the mean loss is nan"
-    wait_until(lambda: watches[0].reason is not None, 5)
+    wait_until(lambda: watches[0].reason is not None, 30)
     assert watches[0].reason == "rank 1 (192.0.2.1): the mean loss is nan"
     # What fails for the lack of the other is told by its cause
     end = end_of(watches[0], lambda: fail(RuntimeError("Connection closed by peer")))

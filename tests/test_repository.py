@@ -157,7 +157,7 @@ def test_repository_of_another_user_is_one_line_with_the_remedy(unrun, tmp_path)
     for path in [project, *project.rglob("*")]:
         os.chown(path, OTHER_USER, OTHER_USER, follow_symlinks=False)
     remedy = f"`git config --global --add safe.directory '{project}'`"
-    settings = {"HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"}
+    settings = {"GIT_CONFIG_GLOBAL": str(tmp_path / "settings"), "GIT_CONFIG_NOSYSTEM": "1"}
     for name in (("repository", str(tmp_path / "clone")), ("plots", "page.html", "HEAD")):
         line = tool(project, *name, ok=False, **settings)
         assert line.endswith(f"belongs to another user; to trust it: {remedy}\n")
