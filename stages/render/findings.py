@@ -124,7 +124,6 @@ def next_steps(results: Results, params: dict[str, int | float]) -> list[Step]:
 
     `params` are those of the training that are numbers.
     """
-    last = results.history.iloc[-1]
     lr, epochs, width = params["lr"], params["epochs"], params["width"]
     rates = Step(
         "The learning rate decides most: half and double of it, and a comparison with intervals.",
@@ -138,31 +137,6 @@ def next_steps(results: Results, params: dict[str, int | float]) -> list[Step]:
     if not results.errors:
         smaller = f"dvc exp run -S width={max(1, width // 2)} -S epochs={max(1, epochs // 2)}"
         return [Step("Nothing is left to gain: a smaller or shorter training may do.", smaller)]
-    mixed = params["mixup"] + params["cutmix"]
-    known = f"{last['train_top1']:.0%} of the training images"
-    new = f"{last['val_top1']:.0%} of the validation images"
-    steps = []
-    if last["train_top1"] - last["val_top1"] > MEMORISED and mixed < 1:
-        by_heart = f"It is correct on {known} and on {new} only: it learned images by heart"
-        steps = [
-            Step(
-                f"{by_heart}. CutMix works against that, and needs a longer training.",
-                f"dvc exp run -S epochs={2 * epochs} -S cutmix=0.5",
-            )
-            if not mixed
-            else Step(
-                f"{by_heart}, although {mixed:.0%} of the batches are mixed: mix more of them.",
-                f"dvc exp run -S cutmix={params['cutmix'] + (1 - mixed) / 2:g}",
-            )
-        ]
-    elif last["val_top1"] < SOLVED:
-        reason = f"It is correct on {known} and on {new}, so it did not learn them by heart"
-        if mixed:
-            reason = f"Mixed images keep it from learning by heart ({new})"
-        steps = [
-            Step(f"{reason}: a longer training may help.", f"dvc exp run -S epochs={2 * epochs}"),
-            Step("So may a wider network.", f"dvc exp run -S width={2 * width}"),
-        ]
     top1 = results.scores.intervals.set_index("metric").loc["top1"]
     half = 100 * (top1["high"] - top1["low"]) / 2
     seeds = Step(
@@ -170,7 +144,33 @@ def next_steps(results: Results, params: dict[str, int | float]) -> list[Step]:
         "changes the score too: see by how much.",
         "python -m tools.seeds --count 3",
     )
-    return [*steps, rates, seeds]
+    return [*_after_training(results, params), rates, seeds]
+
+
+def _after_training(results: Results, params: dict[str, int | float]) -> list[Step]:
+    """What the accuracies on training and validation images suggest."""
+    last = results.history.iloc[-1]
+    mixed = params["mixup"] + params["cutmix"]  # share of the batches
+    known = f"{last['train_top1']:.0%} of the training images"
+    new = f"{last['val_top1']:.0%} of the validation images"
+    longer = f"dvc exp run -S epochs={2 * params['epochs']}"
+    if last["train_top1"] - last["val_top1"] > MEMORISED:
+        by_heart = f"It is correct on {known} and on {new} only: it learned images by heart"
+        cutmix = params["cutmix"] + (1 - mixed) / 2
+        if not mixed:
+            reason = f"{by_heart}. CutMix works against that, and needs a longer training."
+            return [Step(reason, f"{longer} -S cutmix=0.5")]
+        reason = f"{by_heart}, although {mixed:.0%} of the batches are mixed: mix more of them."
+        return [Step(reason, f"dvc exp run -S cutmix={cutmix:g}")] if mixed < 1 else []
+    if last["val_top1"] >= SOLVED:
+        return []
+    reason = f"It is correct on {known} and on {new}, so it did not learn them by heart"
+    if mixed:
+        reason = f"Mixed images keep it from learning by heart ({new})"
+    return [
+        Step(f"{reason}: a longer training may help.", longer),
+        Step("So may a wider network.", f"dvc exp run -S width={2 * params['width']}"),
+    ]
 
 
 def learned_nothing(results: Results) -> bool:
