@@ -18,7 +18,7 @@ NETWORKS = {
     "resnet20-w16": "ResNet-20, width 16",
     "resnet50-w64": "ResNet-50, width 64",
 }
-WITH_SEEDS = "Intel Xeon with AMX"  # the machine on which the default was run with several seeds
+WITH_SEEDS = "AMD EPYC (Zen 4)"  # the machine of the committed run and of docs/seeds.csv
 IN_README = [
     "project",
     "paddle-stock",
@@ -139,11 +139,10 @@ def test_full_runs_are_those_of_their_table_and_of_the_committed_run(run, full_r
         assert line.endswith(f"| {' | '.join(scores)} |")
     is_default = full_runs["params"].isna() | full_runs["params"].str.startswith("seed")
     of_default = full_runs[is_default]
-    minutes = of_default[of_default["machine"] == WITH_SEEDS]["train_seconds"] / 60
-    between = f"{minutes.min():.1f} to {minutes.max():.1f}"
-    for name in ("README.md", "docs/recipe.md", "docs/experiments.md"):
-        assert between in page(name)
-    assert f"{minutes.min():.1f}～{minutes.max():.1f}" in page("README.zh-CN.md")
+    for _, of_machine in of_default.groupby("machine"):
+        minutes = of_machine["train_seconds"] / 60
+        assert f"{minutes.min():.1f} to {minutes.max():.1f}" in page("README.md")
+        assert f"{minutes.min():.1f}～{minutes.max():.1f}" in page("README.zh-CN.md")
     of_any = of_default["train_seconds"] / 60
     assert f"{of_any.min():.0f} to {of_any.max():.0f} minutes" in page("README.md")
     assert f"{of_any.min():.0f}～{of_any.max():.0f} 分钟" in page("README.zh-CN.md")
