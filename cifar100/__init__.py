@@ -29,7 +29,8 @@ def load_model(folder: "str | Path | None" = None, threads: "int | str" = "auto"
             "cores that this program may use, or 'auto'"
         )
     place = choose_folder() if folder is None else Path(folder)
-    cpu.prepare(cpu.choose_threads(threads))  # before Paddle is imported: it reads that once
+    # Paddle reads it once, when it is imported.
+    cpu.prepare(cores if threads == "auto" else int(threads))
     from cifar100.model import Model
     from cifar100.trained.loading import load_model
 

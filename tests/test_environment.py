@@ -188,7 +188,7 @@ print("ready", file=open("out", "w"))
 def with_streams(folder: Path, streams: str) -> "subprocess.CompletedProcess[str]":
     (folder / "program.py").write_text(STREAMS, encoding="utf-8")
     return subprocess.run(
-        ["bash", "-c", f"{sys.executable} program.py {streams}"],
+        ["bash", "-c", f"sleep 0.1; {sys.executable} program.py {streams}"],
         cwd=folder,
         env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
         capture_output=True,
@@ -203,6 +203,15 @@ def test_text_is_written_to_any_stream(tmp_path, streams):
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out").read_text() == "ready\n"
     assert done.stdout == ("\\u2580 gr\\xf6\\xdfe \\udcff\n" if not streams else "")
+
+
+@pytest.mark.parametrize("streams", ["| true", "> /dev/full"])
+def test_stream_that_takes_no_text_is_told_once(tmp_path, streams):
+    """Where the text is written, and not again by Python at its end."""
+    done = with_streams(tmp_path, streams)
+    assert done.stderr.count("Error: ") == 1
+    assert "Exception ignored" not in done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

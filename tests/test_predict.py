@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 
 @pytest.fixture(scope="module")
 def pictures(finished, tmp_path_factory):
-    """A folder with 20 test images as PNG, their predicted classes, and the trained model."""
+    """A folder with 20 test images as PNG, half of them in a folder of it."""
     folder = tmp_path_factory.mktemp("pictures")
     images = load_split(finished.path / "data/processed/test.npz").images[::100]
     for index, image in enumerate(images):
