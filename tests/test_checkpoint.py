@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from cifar100.dataset.splits import load_split
 from cifar100.network import onednn, storage
-from cifar100.network.resnet import statistics_of, weights_of
+from cifar100.network.resnet import ResNet, statistics_of, weights_of
 from cifar100.running import cpu
 from cifar100.running.errors import PipelineError
 from cifar100.running.outputs import FINISHED_CHECKPOINTS
@@ -192,7 +192,7 @@ def test_resumed_history_is_continuous_and_the_time_adds_up(job, capsys):
 
 
 def test_every_tensor_of_the_state_is_restored(job):
-    """Weights, averaged weights, statistics, momentum and sums: none of them is the initial one."""
+    """Weights, statistics, averages of both, momentum and sums: none of them is the initial one."""
     states = []
     for resumed in (False, True):
         data = load_split(job.processed / "train.npz")
@@ -221,12 +221,33 @@ def test_every_tensor_of_the_state_is_restored(job):
         assert not np.array_equal(found, initial)
 
 
+def test_average_is_of_weights_and_of_batch_norm_statistics(job):
+    """Statistics of other weights than the averaged ones would not suit them."""
+    data = load_split(job.processed / "train.npz")
+    state = TrainingState.initial(job.params, data, "cpu", "float32", ALONE)
+    plan = EpochPlan(DeviceImages(data), job.params, 0, ALONE)
+    state.network.train()
+
+    def values(network: ResNet) -> list[np.ndarray]:
+        return [tensor.numpy() for tensor in (*weights_of(network), *statistics_of(network))]
+
+    expected = values(state.averaged)
+    for step in range(3):
+        state.add(*train_step(state, plan.batch(step), 0.05, ALONE))
+        present = values(state.network)
+        expected = [0.9 * old + 0.1 * new for old, new in zip(expected, present, strict=True)]
+    state.finish_epoch(0.05, ALONE)
+    for found, wanted in zip(values(state.averaged), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
 def tensors_of(state: TrainingState) -> list[np.ndarray]:
     velocities = state.optimizer.state_dict()
     tensors = [
         *state.weights,
         *statistics_of(state.network),
         *weights_of(state.averaged),
+        *statistics_of(state.averaged),
         state.sums,
         *(velocities[f"{w.name}_velocity_0"] for w in state.weights if velocities),
     ]

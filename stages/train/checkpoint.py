@@ -18,7 +18,7 @@ import paddle
 import safetensors
 from numpy.typing import NDArray
 
-from cifar100.network.resnet import statistics_of
+from cifar100.network.resnet import statistics_of, weights_of
 from cifar100.network.storage import save_tensors
 from cifar100.running.errors import PipelineError, reason_of
 from cifar100.running.outputs import FINISHED_CHECKPOINTS
@@ -185,14 +185,15 @@ def _shared_tensors(state: TrainingState) -> Tensors:
     """By name, what is the same in all processes."""
     tensors = {f"weight.{i}": tensor for i, tensor in enumerate(state.weights)}
     if state.averaged is not None:
-        averaged = state.averaged.state_dict().items()
-        tensors |= {f"averaged.{name}": tensor for name, tensor in averaged}
+        averaged = enumerate(weights_of(state.averaged))
+        tensors |= {f"averaged.{i}": tensor for i, tensor in averaged}
     return tensors
 
 
 def _own_tensors(state: TrainingState) -> list[paddle.Tensor]:
     """What each process has of its own until the end of the epoch."""
-    return [*statistics_of(state.network), state.sums]
+    averaged = [] if state.averaged is None else statistics_of(state.averaged)
+    return [*statistics_of(state.network), *averaged, state.sums]
 
 
 def _velocity_keys(state: TrainingState) -> dict[str, str]:

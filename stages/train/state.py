@@ -24,12 +24,13 @@ Row = dict[str, float]
 class TrainingState:
     """A network in training, and how far it has come.
 
-    averaged: the moving average of the weights, if wanted · graphs: what replays steps on a GPU, if
-    wanted · steps: of an epoch · epoch: epochs done
-    · step: steps done in the epoch under way · sums: (2,), of the loss and of the correct
-    predictions over these steps and this process · history and epoch_seconds: of the epochs done, a
-    row of scores, and the seconds from the start of the training to the epoch's end · earlier: the
-    seconds until it was resumed.
+    averaged: the moving average of weights and batch-norm statistics, if wanted · graphs: what
+    replays steps on a GPU, if wanted · loss_scale: by which the loss is multiplied before the
+    backward pass, and the learning rate divided · steps: of an epoch · epoch: epochs done · step:
+    steps done in the epoch under way · sums: (2,), of the loss and of the correct predictions over
+    these steps and this process · history and epoch_seconds: of the epochs done, a row of scores,
+    and the seconds from the start of the training to the epoch's end · earlier: the seconds until
+    it was resumed.
     """
 
     params: TrainParameters
@@ -121,9 +122,7 @@ class TrainingState:
         """Turn to the next epoch; return the row of the one that ends, without validation."""
         group.mean(statistics_of(self.network))
         if self.averaged is not None:
-            pairs = zip(statistics_of(self.averaged), statistics_of(self.network), strict=True)
-            for average, current in pairs:
-                average.set_value(current)
+            group.mean(statistics_of(self.averaged))
         loss, correct = group.total(self.sums.tolist())
         self.epoch, self.step, self.sums = self.epoch + 1, 0, paddle.zeros([2])
         return {

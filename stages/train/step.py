@@ -3,7 +3,7 @@
 import paddle
 import paddle.nn.functional as F
 
-from cifar100.network.resnet import weights_of
+from cifar100.network.resnet import statistics_of, weights_of
 from stages.train.batches import Batch
 from stages.train.group import Group
 from stages.train.schedule import image_size
@@ -53,7 +53,9 @@ def update_weights(
 
 @paddle.no_grad()
 def update_average(state: TrainingState) -> None:
-    """Move the averaged weights towards the current ones."""
+    """Move the averaged weights and batch-norm statistics towards the current ones."""
     decay = state.params.ema_decay
-    for average, current in zip(weights_of(state.averaged), state.weights, strict=True):
+    averages = [*weights_of(state.averaged), *statistics_of(state.averaged)]
+    currents = [*state.weights, *statistics_of(state.network)]
+    for average, current in zip(averages, currents, strict=True):
         average.set_value(decay * average + (1 - decay) * current)
