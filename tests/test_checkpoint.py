@@ -1,5 +1,6 @@
 """Trainings that are killed and resumed: real processes, real signals, the same bytes."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -239,6 +240,20 @@ def test_average_is_of_weights_and_of_batch_norm_statistics(job):
     state.finish_epoch(0.05, ALONE)
     for found, wanted in zip(values(state.averaged), expected, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+def test_finished_training_is_resumed_until_its_model_is_recorded(tmp_path):
+    saved, model = tmp_path / "a.safetensors", tmp_path / "model"
+    model.write_bytes(b"the model")
+    md5 = hashlib.md5(b"the model").hexdigest()
+    for recorded, resumed in ((None, True), ("of another one", True), (md5, False)):
+        saved.write_bytes(b"the training")
+        checkpoint.mark_finished(saved, model)
+        assert not saved.exists()
+        checkpoint.reopen(saved, recorded)
+        assert saved.exists() == resumed
+        checkpoint.reopen(saved, recorded)  # nothing else is left
+        assert saved.exists() == resumed
 
 
 def tensors_of(state: TrainingState) -> list[np.ndarray]:

@@ -4,7 +4,6 @@ The file holds all that the next step depends on. It lies outside the outputs of
 DVC deletes before each run, under a name made from all that the training was started with.
 """
 
-import contextlib
 import hashlib
 import json
 import time
@@ -72,20 +71,28 @@ def _files(dep: Path) -> Iterator[Path]:
         raise PipelineError(f"{dep}: not found, and dvc.yaml has it among the deps of train")
 
 
-def mark_finished(path: Path) -> None:
-    """Move the file of a training that is done; it may go when its results are recorded."""
-    _finished(path).parent.mkdir(exist_ok=True)
-    path.replace(_finished(path))
+def mark_finished(path: Path, model: Path) -> None:
+    """Move the file of a training that is done; it may go when its model is recorded."""
+    finished = path.parent / FINISHED_CHECKPOINTS.name
+    finished.mkdir(exist_ok=True)
+    path.replace(finished / f"{_md5(model)}.{path.name}")
 
 
-def reopen(path: Path) -> None:
-    """Give the file of a finished training its name again if its results were not recorded."""
-    with contextlib.suppress(FileNotFoundError):
-        _finished(path).replace(path)
+def reopen(path: Path, recorded: str | None) -> None:
+    """Give the file of a finished training its name again, unless its model is recorded.
+
+    `recorded` is the md5 of the model that dvc.lock has. One who trains this one again wants to see
+    it trained.
+    """
+    for finished in (path.parent / FINISHED_CHECKPOINTS.name).glob(f"*.{path.name}"):
+        if finished.name == f"{recorded}.{path.name}":
+            finished.unlink()
+        else:
+            finished.replace(path)
 
 
-def _finished(path: Path) -> Path:
-    return path.parent / FINISHED_CHECKPOINTS.name / path.name
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 class Checkpoint:

@@ -22,6 +22,8 @@ from stages.train.state import Row, TrainingState, check_finite
 from stages.train.step import train_step
 from stages.train.validation import calibrated_temperature, validate
 
+WEIGHTS = "model.safetensors"
+
 
 @dataclass(frozen=True)
 class Job:
@@ -88,7 +90,7 @@ def train(job: Job, group: Group) -> None:
 
     if group.rank == 0:
         write_results(job, state, val, len(images), group.size)
-        mark_finished(job.checkpoint)
+        mark_finished(job.checkpoint, job.models / WEIGHTS)
 
 
 def progress_bar(state: TrainingState, group: Group) -> "tqdm[int]":
@@ -127,7 +129,7 @@ def write_results(
 ) -> None:
     """Write the network, its description, the history and the times of a training that is done.
 
-    On GPUs there is one for each process.
+    `images` are those for training; `processes` is their number, which on GPUs is that of the GPUs.
     """
     network, params, seconds = state.result, job.params, state.seconds
     network.set_precision("float32")  # in which it is scored: its temperature has to suit that
@@ -135,7 +137,7 @@ def write_results(
     classes = asdict(load_classes(job.processed / "classes.json"))
     machine = job.machine | {"processes": processes}
     training: dict[str, Any] = {"images": images, "validation_images": len(val), **machine}
-    save_weights(job.models / "model.safetensors", network)
+    save_weights(job.models / WEIGHTS, network)
     save_description(
         job.models / "model.json",
         network,

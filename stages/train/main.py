@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cifar100.running import cpu
 from cifar100.running.outputs import CHECKPOINTS, check_writable, write_csv
 from cifar100.running.params import load
+from cifar100.running.restore import recorded_outputs
 from stages.train.params import TrainParameters
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def main(watch: "Watch | None" = None) -> None:
     from stages.train.checkpoint import reopen, training_digest, training_facts
     from stages.train.cuda_graph import check_possible
     from stages.train.group import join
-    from stages.train.loop import Job, train
+    from stages.train.loop import WEIGHTS, Job, train
     from stages.train.summary import summarise
 
     device = choose_device(params.device)
@@ -52,8 +53,8 @@ def main(watch: "Watch | None" = None) -> None:
     digest = training_digest(params, machine, group.size, PIPELINE)
     checkpoint = CHECKPOINTS / f"{digest}.safetensors"
     if group.rank == 0:
-        check_writable([MODELS / "model.safetensors", REPORTS / "history.csv", checkpoint])
-        reopen(checkpoint)
+        check_writable([MODELS / WEIGHTS, REPORTS / "history.csv", checkpoint])
+        reopen(checkpoint, recorded_outputs().get("train", {}).get(str(MODELS / WEIGHTS)))
         summary = summarise(ResNet(ResNetConfig(params.depth, params.width, params.stem)))
         write_csv(MODELS / "summary.csv", summary)
         parameters, multiply_adds = summary.iloc[-1][["parameters", "multiply_adds"]]
