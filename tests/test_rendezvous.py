@@ -33,7 +33,7 @@ def meet(watches: list[Watch], facts: list[dict[str, str]]) -> list[Any]:
 
     def one(i: int) -> None:
         try:
-            found[i] = watches[i].meet(facts[i], {"threads": i})
+            found[i] = watches[i].barrier(facts[i], {"threads": i})
         except PipelineError as error:
             found[i] = str(error)
 
@@ -233,6 +233,7 @@ def test_file_for_the_launcher_says_so_when_it_is_started_by_hand(monkeypatch):
         ("198.51.100.1,198.51.100.2", "none of them is this machine"),
         ("127.0.0.1,127.0.0.1", "give each machine one address"),
         ("127.0.0.1,192.0.2.1", "give each machine one address"),
+        ("127.0.1.1,192.0.2.1", "give each machine one address"),  # as Debian names itself
         ("127.0.0.2,", "an empty name"),
         ("no.such.host.invalid", "no.such.host.invalid: "),
     ],

@@ -24,23 +24,24 @@ SHELLS = ("sh", "dash", "ash", "busybox", "bash", "ksh", "mksh", "zsh", "fish")
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_REQUESTS = 1.0  # to end: one of them may come from several senders
 SECONDS_TO_END = 10.0  # that a stage may take from the request to end until it is killed
-OLDEST_PYTHON = (3, 10)
+MIN_PYTHON = (3, 10)
 OWN_PACKAGES = ("cifar100", "stages", "tools", "benchmarks")
 FOLDERS = (Path("data"), Path("models"), Path("reports"))
 INTERRUPTED = 130  # the exit code, as of a shell
 
 
-def run_stage(name: str, module: str) -> None:
+def run_stage(name: str, module: str, seconds_to_end: float = SECONDS_TO_END) -> None:
     """Call `main` of this module, which is imported under the guard too.
 
     DVC deletes the outputs of a stage before it starts the command. Therefore the stage runs in a
     process of its own below DVC, and this one waits for it: however that ends, this one says why
     in one line and puts back the last results. It stays small, so if memory runs out, it is the
-    other one that is killed.
+    other one that is killed. It also kills one that takes longer than `seconds_to_end` to end
+    after it was asked to.
     """
 
     def main() -> None:
-        if sys.version_info < OLDEST_PYTHON:
+        if sys.version_info < MIN_PYTHON:
             raise PipelineError(f"Python 3.10 to 3.13 is needed, this is {_this_python()}")
         _refuse_links()
         from cifar100.running.environment import clear_environment
@@ -68,7 +69,7 @@ def run_stage(name: str, module: str) -> None:
             run_command(name, main)
         else:
             os.close(writer)
-            code = _supervise(name, child, reader, starters)
+            code = _supervise(name, child, reader, starters, seconds_to_end)
             if code:
                 _put_back(name)
                 sys.exit(code)
@@ -114,7 +115,9 @@ def run_command(name: str, main: Callable[[], None]) -> None:
     sys.exit(INTERRUPTED if interrupted else 1)
 
 
-def _supervise(name: str, child: int, reader: int, starters: tuple[int, ...]) -> int:
+def _supervise(
+    name: str, child: int, reader: int, starters: tuple[int, ...], seconds_to_end: float
+) -> int:
     """Wait for the process of the stage; return its exit code after a line about a violent end.
 
     It is asked to end when this process is, or when DVC is gone, and killed if it does not.
@@ -131,7 +134,7 @@ def _supervise(name: str, child: int, reader: int, starters: tuple[int, ...]) ->
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
-        if asked and time.monotonic() - asked[0] > SECONDS_TO_END:
+        if asked and time.monotonic() - asked[0] > seconds_to_end:
             os.kill(child, signal.SIGKILL)
         elif not asked and _starters() != starters:
             ask(signal.SIGTERM)

@@ -12,5 +12,7 @@ sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__
 from cifar100.running.guard import run_stage
 
 if __name__ == "__main__":
-    several = os.environ.get("CIFAR100_MACHINES")
-    run_stage("train", "stages.train.launch" if several else "stages.train.main")
+    if os.environ.get("CIFAR100_MACHINES"):
+        run_stage("train", "stages.train.launch", seconds_to_end=60)  # the launcher takes up to 40
+    else:
+        run_stage("train", "stages.train.main")

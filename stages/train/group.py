@@ -88,7 +88,7 @@ def join(watch: Watch | None, facts: Facts, machine: dict[str, str | int]) -> Gr
     place = watch.place
     host = place.endpoints[0].rpartition(":")[0]
     same = {key: str(machine[key]) for key in ("device", "precision", "library")}
-    port, machines = watch.meet(facts | same, machine)
+    port, machines = watch.barrier(facts | same, machine)
     on_cpu = machine["device"] == "cpu"
     interface = own_interface(place.endpoints[place.rank].rpartition(":")[0])
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):

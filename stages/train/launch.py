@@ -21,7 +21,7 @@ from stages.train.rendezvous import AGAIN, TOLD
 
 LAUNCHED = Path(__file__).with_name("launched.py")
 PORT = 6070  # of rank 0, and the following ones for more processes
-SECONDS_TO_END = 40  # more than the launcher gives its processes
+SECONDS_TO_END = 40.0  # more than the launcher gives its processes
 PR_SET_PDEATHSIG = 1
 
 
@@ -36,7 +36,8 @@ def main() -> None:
     params = load(TrainParameters)  # a wrong one is told before others come and wait
     names = [name.strip() for name in os.environ["CIFAR100_MACHINES"].split(",")]
     addresses = [address_of(name) for name in names]
-    if len(set(addresses)) < len(addresses) or (len(addresses) > 1 and "127.0.0.1" in addresses):
+    own = [address for address in addresses if address.startswith("127.")]  # only of this machine
+    if len(set(addresses)) < len(addresses) or (own and len(own) < len(addresses)):
         raise PipelineError(
             f"CIFAR100_MACHINES: {', '.join(names)} stand for {', '.join(addresses)}; give each "
             "machine one address that all others can reach"
@@ -74,7 +75,10 @@ def run(launcher: list[str], folder: str) -> int:
             return running.wait()
         except KeyboardInterrupt:
             running.terminate()
-            running.wait(SECONDS_TO_END)
+            try:
+                running.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                running.kill()  # its processes end with it
             if not (Path(folder) / TOLD).exists():
                 raise
             return 130

@@ -91,7 +91,7 @@ class Watch:
         self._over = threading.Event()  # this process ends, well or not
         self._lock = threading.Lock()
 
-    def meet(self, facts: Facts, about: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
+    def barrier(self, facts: Facts, about: dict[str, Any]) -> tuple[int, list[dict[str, Any]]]:
         """Wait for all processes, and compare their facts with those of rank 0.
 
         Returns a free port on the machine of rank 0, and what each rank says about itself. From
@@ -106,7 +106,7 @@ class Watch:
         return answer["port"], answer["about"]
 
     def _gather(self, hello: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-        """What rank 0 does to meet: let all come, compare, and answer."""
+        """What rank 0 does at the barrier: let all come, compare, and answer."""
         place = self.place
         host, port = split(place.endpoints[0])
         deadline = time.monotonic() + place.wait
@@ -164,7 +164,7 @@ class Watch:
         raise PipelineError(reason)
 
     def _ask(self, hello: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
-        """What all other ranks do to meet: go to rank 0 and wait for its answer."""
+        """What all other ranks do at the barrier: go to rank 0 and wait for its answer."""
         place = self.place
         deadline = time.monotonic() + place.wait
         while True:
