@@ -89,11 +89,13 @@ class Unit:
         convolution = FoldedConvolution(
             x.shape, self.filters, self.kernel, self.stride, *options, x.type
         )
-        if convolution not in self.blocked:
+        weight, bias = self.folded
+        blocked = self.blocked.get(convolution)
+        if blocked is None:
             if len(self.blocked) == MAX_BLOCKED:
-                self.blocked.clear()
-            self.blocked[convolution] = convolution.blocked(self.folded[0])
-        return convolution.forward(x, self.blocked[convolution], self.folded[1], added)
+                self.blocked.clear()  # another thread may do so at any time
+            blocked = self.blocked[convolution] = convolution.blocked(weight)
+        return convolution.forward(x, blocked, bias, added)
 
 
 class Block:
