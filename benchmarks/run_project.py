@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("auto", "float32", "bfloat16"), default="auto")
     parser.add_argument("--threads", type=auto_or_positive, default="auto", help="auto or a number")
     options = parser.parse_args()
-    threads = cpu.choose_threads(options.threads)
+    threads = cpu.choose_threads(options.threads, "argument --threads")
     cpu.prepare(threads)
     # Paddle reads the environment when it is imported, so all that imports it comes after that.
     import paddle

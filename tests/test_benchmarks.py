@@ -1,6 +1,5 @@
 import json
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -321,7 +320,7 @@ def test_project_runner_refuses_more_threads_than_cores_in_one_line():
     )
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert re.fullmatch(r"error: run-project: .*threads: 4096 was asked for, but there .*", line)
+    assert line.startswith("error: run-project: argument --threads: 4096 was asked for, but there ")
 
 
 def test_peers_are_freed_of_all_variables_that_the_project_clears(monkeypatch):

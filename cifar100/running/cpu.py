@@ -82,16 +82,16 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def choose_threads(wanted: int | str) -> int:
+def choose_threads(wanted: int | str, name: str = "params.yaml: threads") -> int:
     """The number of threads: `wanted`, or for `auto` one per core that this process may use.
 
-    Raises `PipelineError` if more are wanted than there are cores.
+    Raises `PipelineError`, which begins with `name`, if more are wanted than there are cores.
     """
     cores = len(available_cores())
     if isinstance(wanted, int) and wanted > cores:
         raise PipelineError(
-            f"params.yaml: threads: {wanted} was asked for, but there are {cores} cores that this "
-            "process may use; give at most that, or auto"
+            f"{name}: {wanted} was asked for, but there are {cores} cores that this process may "
+            "use; give at most that, or auto"
         )
     return wanted if isinstance(wanted, int) else cores
 
