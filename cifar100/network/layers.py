@@ -14,7 +14,7 @@ TENSOR_CORE_CHANNELS = 8  # of float16 at a time
 class Convolution(paddle.nn.Conv2D):
     """Convolution with padding kernel // 2 and without a bias.
 
-    (N, H, W, C) to (N, H/stride, W/stride, K); the weight is (K, C, kernel, kernel).
+    (N, H, W, C) to (N, ⌈H/stride⌉, ⌈W/stride⌉, K); the weight is (K, C, kernel, kernel).
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> None:

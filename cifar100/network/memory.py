@@ -62,17 +62,18 @@ def keep_memory_for(use: Any) -> None:
 
 def address_of(values: Any, shape: Shape) -> int:
     """The address of a tensor or array; `ValueError` if it is not float32 (shape) in C order."""
-    if isinstance(values, np.ndarray):
-        usable, address = values.dtype == np.float32 and values.flags.c_contiguous, values.ctypes
+    is_array = isinstance(values, np.ndarray)
+    if is_array:
+        usable = values.dtype == np.float32 and values.flags.c_contiguous
     else:
         on_cpu = values.dtype is paddle.float32 and values.place.is_cpu_place()
-        usable, address = on_cpu and values.is_contiguous(), None
+        usable = on_cpu and values.is_contiguous()
     if not usable or tuple(values.shape) != shape:
         raise ValueError(
             f"expected float32 values of shape {shape} on the CPU, not {values.dtype} "
             f"of shape {tuple(values.shape)}"
         )
-    return address.data if address else int(values.data_ptr())
+    return int(values.ctypes.data if is_array else values.data_ptr())
 
 
 def new_tensor(shape: Shape) -> paddle.Tensor:

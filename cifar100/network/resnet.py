@@ -36,7 +36,7 @@ class ResNetConfig:
 
 
 class BasicBlock(nn.Layer):
-    """Two 3×3 convolutions and a shortcut: (N, H, W, C) to (N, H/stride, W/stride, K)."""
+    """Two 3×3 convolutions and a shortcut: (N, H, W, C) to (N, ⌈H/stride⌉, ⌈W/stride⌉, K)."""
 
     expansion = 1
 

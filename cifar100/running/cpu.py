@@ -48,15 +48,20 @@ def _control_groups(root: Path) -> Iterator[Path]:
     """
     mounts = []
     for line in _lines(root / "proc/self/mountinfo"):
-        fields, _, more = line.partition(" - ")
-        _, _, _, top, place, *_ = [*fields.split(), *5 * [""]]
-        kind, _, options, *_ = [*more.split(), *3 * [""]]
+        before, _, after = line.partition(" - ")
+        fields, more = before.split(), after.split()
+        if len(fields) < 5 or len(more) < 3:
+            continue
+        (top, place), (kind, options) = fields[3:5], (more[0], more[2])
         if kind == "cgroup2" or (kind == "cgroup" and "cpu" in options.split(",")):
             mounts.append((kind, top, root / place.lstrip("/")))
     for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, name = [*line.split(":", 2), "", ""][:3]
+        if line.count(":") < 2:
+            continue
+        _, controllers, name = line.split(":", 2)
         for kind, top, mounted in mounts:
-            if "cpu" in controllers.split(",") if kind == "cgroup" else not controllers:
+            belongs = not controllers if kind == "cgroup2" else "cpu" in controllers.split(",")
+            if belongs:
                 parts = Path(name.removeprefix(top.rstrip("/"))).parts[1:]
                 yield from (mounted.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
 

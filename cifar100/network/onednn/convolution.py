@@ -90,19 +90,20 @@ class EverySecondPixel(AsItIs):
     def __init__(self, shape: Shape, shown: Shape, type: int) -> None:
         super().__init__(shape, shown, type)
         n, h, w, c = shape
-        self._copies = None
-        if h % 2 == w % 2 == 0:  # the library has no descriptor for others
-            sizes = n, (h + 1) // 2, (w + 1) // 2, c
+        self._copy = self._add_back = None
+        if h % 2 == 0 and w % 2 == 0:  # the library has no descriptor for others
+            sizes = n, h // 2, w // 2, c
             pixels = dnn.strided(sizes, (h * w * c, 2 * w * c, 2 * c, 1), type)
             near = dnn.strided(sizes, (prod(sizes[1:]), sizes[2] * c, c, 1), type)
-            self._copies = dnn.reorder(pixels, near), dnn.reorder(near, pixels, add=True)
+            self._copy = dnn.reorder(pixels, near)
+            self._add_back = dnn.reorder(near, pixels, add=True)
 
     def show(self, x: Activation) -> Activation:
         """These pixels, close together."""
         y = self.room()
         address = x.expect(self.shape, self.type)
-        if self._copies:
-            self._copies[0](address, y.address)
+        if self._copy:
+            self._copy(address, y.address)
         else:
             every_second = x.array[:, ::2, ::2]
             y.array[:] = every_second.reshape(self.shown)
@@ -122,9 +123,9 @@ class EverySecondPixel(AsItIs):
 
     def add(self, y: Activation, to: Activation) -> Activation:
         """The same, added to what `to` holds, in one pass where the library can."""
-        if not self._copies:
+        if not self._add_back:
             return super().add(y, to)
-        self._copies[1](y.address, to.expect(self.shape, self.type))
+        self._add_back(y.address, to.expect(self.shape, self.type))
         return to
 
 
@@ -164,7 +165,7 @@ class Layout:
 
 
 class Convolution:
-    """Convolution of (N, H, W, C) to (N, H/stride, W/stride, filters), without a bias.
+    """Convolution of (N, H, W, C) to (N, ⌈H/stride⌉, ⌈W/stride⌉, filters), without a bias.
 
     The weight (filters, C, kernel, kernel) and its gradient are float32 tensors; the library keeps
     them in a blocked order of its own.
