@@ -3,10 +3,11 @@
 from __future__ import annotations  # for a Python that is too old: see running/restore.py
 
 import contextlib
+import signal
 import sys
 from types import TracebackType
 
-from cifar100.running.environment import clear_environment, end_with_the_reader
+from cifar100.running.environment import clear_environment
 from cifar100.running.guard import run_command
 
 
@@ -16,7 +17,7 @@ def prepare_command(name: str) -> None:
     A package that is missing then gives one line that begins with `name`, as in a stage.
     """
     clear_environment()
-    end_with_the_reader()
+    _end_with_the_reader()
 
     def tell(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         def raise_again() -> None:
@@ -28,3 +29,9 @@ def prepare_command(name: str) -> None:
         sys.__excepthook__(kind, error, trace)
 
     sys.excepthook = tell
+
+
+def _end_with_the_reader() -> None:
+    """End without a word before `| head`, as other programs do."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from cifar100.running.errors import PipelineError
-from cifar100.running.restore import cache_folder, recorded_outputs, stages_that_lost_outputs
+from cifar100.running.restore import cache_folder, recorded_outputs
 from tests.conftest import ROOT
-from tools.restore import is_alive, run_under_way
+from tools.restore import is_alive, run_under_way, stages_that_lost_outputs
 
 
 def test_lock_is_read_as_a_parser_of_yaml_reads_it(tmp_path):

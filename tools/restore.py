@@ -7,16 +7,11 @@ fails; this does it for one that could not even start. It needs no package, only
 import argparse
 import json
 import os
+from pathlib import Path
 
 from cifar100.running.errors import PipelineError
 from cifar100.running.guard import run_command
-from cifar100.running.restore import (
-    LOCK,
-    dvc_folder,
-    recorded_outputs,
-    restore_outputs,
-    stages_that_lost_outputs,
-)
+from cifar100.running.restore import LOCK, dvc_folder, recorded_outputs, restore_outputs
 
 
 def main() -> None:
@@ -44,6 +39,12 @@ def main() -> None:
         raise PipelineError(f"{len(failed)} files could not be written: {failed[0]}")
     if not found and not options.quiet:
         print("restore: nothing to put back that is in DVC's cache or in Git")
+
+
+def stages_that_lost_outputs(root: Path = Path()) -> list[str]:
+    """The stages of dvc.lock of which an output is not there."""
+    recorded = recorded_outputs(root).items()
+    return [stage for stage, outs in recorded if any(not (root / name).exists() for name in outs)]
 
 
 def run_under_way() -> str:

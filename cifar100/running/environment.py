@@ -8,7 +8,6 @@ import atexit
 import io
 import os
 import shutil
-import signal
 import sys
 import tempfile
 import warnings
@@ -58,12 +57,6 @@ def clear_engine_variables() -> None:
     for name in [name for name in os.environ if name.startswith(ENGINES)]:
         if name not in KEPT:
             del os.environ[name]
-
-
-def end_with_the_reader() -> None:
-    """Have a command that is typed end without a word before `| head`, as other programs do."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
 
 def _open_streams() -> None:

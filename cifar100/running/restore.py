@@ -33,12 +33,6 @@ def restore_outputs(stage: str, root: Path = Path()) -> dict[str, str]:
     return found
 
 
-def stages_that_lost_outputs(root: Path = Path()) -> list[str]:
-    """The stages of dvc.lock of which an output is not there."""
-    recorded = recorded_outputs(root).items()
-    return [stage for stage, outs in recorded if any(not (root / name).exists() for name in outs)]
-
-
 def recorded_outputs(root: Path = Path()) -> dict[str, dict[str, str]]:
     """The outputs of each stage and their md5, from dvc.lock, line by line as DVC writes it.
 
