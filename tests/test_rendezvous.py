@@ -255,10 +255,17 @@ def test_wrong_number_is_refused(monkeypatch, variable, value):
 
 
 def test_files_with_the_environment_are_deleted(monkeypatch, tmp_path: Path):
-    monkeypatch.setenv("PADDLE_TRAINER_ID", "3")
-    monkeypatch.setenv("PADDLE_LOCAL_RANK", "1")
-    monkeypatch.setenv("POD_NAME", "abcdef")
+    launcher = {
+        "PADDLE_TRAINER_ID": "3",
+        "PADDLE_TRAINER_ENDPOINTS": "127.0.0.1:6070,127.0.0.1:6071",
+        "PADDLE_LOCAL_RANK": "1",
+        "PADDLE_LOCAL_SIZE": "2",
+        "PADDLE_LOG_DIR": str(tmp_path),
+        "POD_NAME": "abcdef",
+    }
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
     for name in ("backup_env.3.json", "envlog.1", "default.abcdef.log", "workerlog.1"):
         (tmp_path / name).touch()
-    launched.delete_environment_files(tmp_path)
+    launched.delete_environment_files(Place.from_environment())
     assert [path.name for path in tmp_path.iterdir()] == ["workerlog.1"]

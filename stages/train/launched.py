@@ -8,6 +8,10 @@ import importlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from stages.train.rendezvous import Place
 
 ROOT = Path(__file__).parents[2]
 if __name__ == "__main__":
@@ -26,20 +30,19 @@ def main() -> None:
     end_with_parent()
     os.chdir(ROOT)
     place = Place.from_environment()
-    delete_environment_files(place.logs)
+    delete_environment_files(place)
     clear_environment()
     take_own_cores(*place.local)
     watch = Watch(place)
     watch.run(lambda: importlib.import_module("stages.train.main").main(watch))
 
 
-def delete_environment_files(logs: Path | None) -> None:
+def delete_environment_files(place: "Place") -> None:
     """Delete the files in which the launcher has written down the whole environment."""
-    if logs is not None:
-        rank, local = os.environ["PADDLE_TRAINER_ID"], os.environ["PADDLE_LOCAL_RANK"]
-        pod = os.environ.get("POD_NAME", "")
-        for pattern in (f"backup_env.{rank}.json", f"envlog.{local}", f"*.{pod}.log"):
-            for path in logs.glob(pattern):
+    if place.logs is not None:
+        rank, local = place.rank, place.local[0]
+        for pattern in (f"backup_env.{rank}.json", f"envlog.{local}", f"*.{place.pod}.log"):
+            for path in place.logs.glob(pattern):
                 path.unlink(missing_ok=True)
 
 

@@ -36,8 +36,8 @@ class Place:
     """A process's place in a launch, as Paddle's launcher says it in the environment.
 
     endpoints: host:port of each rank · local: the rank on this machine, and how many there are ·
-    gpu: its number on this machine · logs: the launcher's folder for logs · wait: seconds in which
-    all have to come.
+    gpu: its number on this machine · logs: the launcher's folder for logs, in which names of files
+    hold the `pod` · wait: seconds in which all have to come.
     """
 
     rank: int
@@ -45,6 +45,7 @@ class Place:
     local: tuple[int, int] = (0, 1)
     gpu: int = 0
     logs: Path | None = None
+    pod: str = ""
     wait: float = WAIT
 
     @classmethod
@@ -58,12 +59,13 @@ class Place:
                 local=(int(variables["PADDLE_LOCAL_RANK"]), int(variables["PADDLE_LOCAL_SIZE"])),
                 gpu=int(variables.get("FLAGS_selected_gpus", "0").split(",")[0]),
                 logs=Path(variables["PADDLE_LOG_DIR"]),
+                pod=variables.get("POD_NAME", ""),
                 wait=float(variables.get("CIFAR100_WAIT", WAIT)),
             )
         except (KeyError, ValueError) as error:
             raise PipelineError(
                 f"this file is for `python -m paddle.distributed.launch` to start ({error}); "
-                "docs/experiments.md has the line"
+                "docs/scale.md has the line"
             ) from None
 
     @property
@@ -79,7 +81,7 @@ class Place:
 class Watch:
     """The connections of a process: to rank 0, or of rank 0 to all others.
 
-    reason: why the training cannot go on, in words for the user, once another process is gone.
+    reason: why the training ends, in words for the user, once another process is gone.
     """
 
     def __init__(self, place: Place) -> None:
