@@ -482,7 +482,7 @@ def test_whitened_stem_responds_to_real_patches_without_correlation(samples):
     mean, std = channel_statistics(images)
     network = ResNet(ResNetConfig(20, 32))
     drawn = network.stem[0].weight.numpy()
-    whiten_stem(network, images, mean, std)
+    whiten_stem(network, images)
     filters = network.stem[0].weight.numpy()
     np.testing.assert_allclose(filters[27:32], -filters[:5])
     channels_last = paddle.to_tensor(images.transpose(0, 2, 3, 1))
@@ -502,12 +502,12 @@ def test_whitened_stem_responds_to_real_patches_without_correlation(samples):
 def test_whitening_takes_what_filters_there_are(samples, width, stem, whitened):
     network = ResNet(ResNetConfig(20, width, stem))
     drawn = network.stem[0].weight.numpy()
-    whiten_stem(network, samples.images, MEAN, STD)
+    whiten_stem(network, samples.images)
     changed = (network.stem[0].weight.numpy() != drawn).any((1, 2, 3))
     assert changed.tolist() == [True] * whitened + [False] * (width - whitened)
 
 
 def test_whitening_of_the_imagenet_stem(samples):
     network = ResNet(ResNetConfig(18, 4, "imagenet"))
-    whiten_stem(network, samples.images, MEAN, STD)
+    whiten_stem(network, samples.images)
     assert np.isfinite(network.stem[0].weight.numpy()).all()

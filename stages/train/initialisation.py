@@ -21,7 +21,7 @@ def initial_network(params: TrainParameters, data: Samples) -> ResNet:
         dirac_init=params.dirac_init,
     )
     if params.whiten_stem:
-        whiten_stem(network, data.images, mean, std)
+        whiten_stem(network, data.images)
     return network
 
 

@@ -1,6 +1,6 @@
 """Filters that whiten image patches, as the initial weights of a network's first convolution.
 
-Random filters see little but brightness, as neighbouring pixels are alike; these share the
+Random filters see little but brightness, because neighbouring pixels are alike; these share the
 differences between patches out evenly. Page, "How to Train Your ResNet 8"
 (https://myrtle.ai/learn/how-to-train-your-resnet-8-bag-of-tricks/); Jordan, "94% on CIFAR-10 in
 3.29 Seconds on a Single GPU" (https://arxiv.org/abs/2404.00498), section 3.2.
@@ -15,21 +15,17 @@ MAX_IMAGES = 2000  # whose patches are looked at
 EPSILON = 1e-2  # added to the variances: what hardly varies is not blown up
 
 
-def whiten_stem(
-    network: ResNet,
-    images: NDArray[np.uint8],
-    mean: NDArray[np.float32],
-    std: NDArray[np.float32],
-) -> None:
+def whiten_stem(network: ResNet, images: NDArray[np.uint8]) -> None:
     """Give the first convolution the filters for images (N, 3, S, S), then their negatives.
 
-    If it has fewer, it gets the strongest; if it has more, the others keep their weights. `mean`
-    and `std` (3,) normalise the images as in training.
+    If it has fewer, it gets the strongest; if it has more, the others keep their weights. The
+    images are normalised as the network does it.
     """
+    mean, std = (values.numpy()[:, None, None] for values in (network.mean, network.std))
     weight = network.stem[0].weight
     size = weight.shape[-1]
     some = images[:: -(-len(images) // MAX_IMAGES)]
-    filters = whitening_filters((some / 255 - mean[:, None, None]) / std[:, None, None], size)
+    filters = whitening_filters((some / 255 - mean) / std, size)
     filters = np.concatenate([filters, -filters])[: weight.shape[0]]
     values = weight.numpy()
     values[: len(filters)] = filters
