@@ -61,7 +61,7 @@ def reflect(index, size):
 def apply_mix(images, mix: Mix):
     partners = images[mix.partner]
     if mix.box is None:
-        return np.float32(mix.weight) * images + np.float32(1 - mix.weight) * partners
+        return np.float32(mix.ratio) * images + np.float32(1 - mix.ratio) * partners
     top, bottom, left, right = mix.box
     mixed = images.copy()
     mixed[:, :, top:bottom, left:right] = partners[:, :, top:bottom, left:right]
@@ -79,7 +79,7 @@ def expected_batches(samples, params, epoch):
         if mix is None:
             yield images, labels, None, 1.0
         else:
-            yield apply_mix(images, mix), labels, labels[mix.partner], mix.weight
+            yield apply_mix(images, mix), labels, labels[mix.partner], mix.ratio
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -106,7 +106,7 @@ def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samp
         assert joined.dtype == images.dtype
         np.testing.assert_array_equal(joined, images)
         np.testing.assert_array_equal(np.concatenate([p.labels.numpy() for p in found]), labels)
-        assert {part.weight for part in found} == {weight}
+        assert {part.ratio for part in found} == {weight}
         if mixed_labels is None:
             assert all(part.mixed_labels is None for part in found)
         else:
@@ -164,7 +164,7 @@ def test_cutmix_weighs_by_the_area_of_the_box():
         mix = draw_mix(40, 32, 0, 1, np.random.default_rng(seed))
         assert mix is not None
         top, bottom, left, right = mix.box
-        assert mix.weight == pytest.approx(1 - (bottom - top) * (right - left) / 1024)
+        assert mix.ratio == pytest.approx(1 - (bottom - top) * (right - left) / 1024)
 
 
 def test_shares_of_mixed_batches_are_as_asked():

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 class Mix:
     """How a batch is mixed with a shuffled copy of itself.
 
-    partner: row of the image that each image is mixed with · weight: share of the own label ·
+    partner: row of the image that each image is mixed with · ratio: share of the own label ·
     box: (top, bottom, left, right) that is pasted, or None for Mixup.
     """
 
     partner: NDArray[np.int64]
-    weight: float
+    ratio: float
     box: tuple[int, int, int, int] | None
 
 
@@ -55,7 +55,7 @@ def draw_mix(
     """Decide whether and how a batch of `count` images of this side is mixed.
 
     `mixup` and `cutmix` are the shares of batches that get each (Zhang et al.,
-    https://arxiv.org/abs/1710.09412, with weights from Beta(0.2, 0.2); Yun et al.,
+    https://arxiv.org/abs/1710.09412, with ratios from Beta(0.2, 0.2); Yun et al.,
     https://arxiv.org/abs/1905.04899, with areas from Beta(1, 1)).
     """
     kind = rng.random()
@@ -68,5 +68,5 @@ def draw_mix(
     centre = rng.integers(0, side, 2)
     low = np.clip(np.round(centre - box_side / 2), 0, side).astype(int)
     high = np.clip(np.round(centre + box_side / 2), 0, side).astype(int)
-    weight = 1 - float(np.prod(high - low)) / side**2
-    return Mix(partner, weight, (int(low[0]), int(high[0]), int(low[1]), int(high[1])))
+    ratio = 1 - float(np.prod(high - low)) / side**2
+    return Mix(partner, ratio, (int(low[0]), int(high[0]), int(low[1]), int(high[1])))

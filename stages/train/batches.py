@@ -42,14 +42,14 @@ class Batch:
     """One process's share of a step.
 
     images: (B, S, S, 3) on the scale 0 to 255, uint8, or float32 where they are blended · labels:
-    (B,) · mixed_labels: (B,), or None · weight: of `labels`, () where it is a tensor; the rest is
-    that of `mixed_labels`.
+    (B,) · mixed_labels: (B,), or None · ratio: the share of `labels`, () where it is a tensor; the
+    rest is that of `mixed_labels`.
     """
 
     images: paddle.Tensor
     labels: paddle.Tensor
     mixed_labels: paddle.Tensor | None = None
-    weight: float | paddle.Tensor = 1.0
+    ratio: float | paddle.Tensor = 1.0
 
 
 class EpochPlan:
@@ -98,10 +98,10 @@ class EpochPlan:
         others = self._pixels(partners)
         if mix.box is None:
             own, other = (self._images(each).astype("float32") for each in (pixels, others))
-            images = mix.weight * own + (1 - mix.weight) * other
+            images = mix.ratio * own + (1 - mix.ratio) * other
         else:
             images = self._images(paddle.where(self._inside(mix.box), others, pixels))
-        return Batch(images, labels, paddle.gather(self.data.labels, partners[0]), mix.weight)
+        return Batch(images, labels, paddle.gather(self.data.labels, partners[0]), mix.ratio)
 
     def _pixels(self, crops: paddle.Tensor) -> paddle.Tensor:
         """Where the pixels of crops (3, B) are in `data.pixels`: (B, S, S)."""

@@ -74,7 +74,7 @@ def _tensors(batch: Batch) -> list[paddle.Tensor]:
     """All that differs between two batches of a kind, in the order of `Batch`."""
     if batch.mixed_labels is None:
         return [batch.images, batch.labels]
-    weight = batch.weight
-    if not isinstance(weight, paddle.Tensor):
-        weight = paddle.full([], weight)  # filled on the device, not copied to it
-    return [batch.images, batch.labels, batch.mixed_labels, weight]
+    ratio = batch.ratio
+    if not isinstance(ratio, paddle.Tensor):
+        ratio = paddle.full([], ratio)  # filled on the device, not copied to it
+    return [batch.images, batch.labels, batch.mixed_labels, ratio]

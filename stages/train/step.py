@@ -36,14 +36,15 @@ def update_weights(
 ) -> tuple[paddle.Tensor, paddle.Tensor]:
     """Forward, backward and update, on images of this size; the results of `train_step`.
 
-    All that differs between two steps is in the batch and in the optimizer's learning rate.
+    Label smoothing: Szegedy et al., https://arxiv.org/abs/1512.00567, section 7. All that differs
+    between two steps is in the batch and in the optimizer's learning rate.
     """
     smoothing = state.params.label_smoothing
     logits = state.network(batch.images, size)
     loss = F.cross_entropy(logits, batch.labels, label_smoothing=smoothing)
     if batch.mixed_labels is not None:
         mixed = F.cross_entropy(logits, batch.mixed_labels, label_smoothing=smoothing)
-        loss = batch.weight * loss + (1 - batch.weight) * mixed
+        loss = batch.ratio * loss + (1 - batch.ratio) * mixed
     (state.loss_scale * loss).backward()
     group.mean([weight.grad for weight in state.weights])
     state.optimizer.step()
@@ -53,7 +54,11 @@ def update_weights(
 
 @paddle.no_grad()
 def update_average(state: TrainingState) -> None:
-    """Move the averaged weights and batch-norm statistics towards the current ones."""
+    """Move the averaged weights and batch-norm statistics towards the current ones.
+
+    Morales-Brotons et al., "Exponential Moving Average of Weights in Deep Learning"
+    (https://arxiv.org/abs/2411.18704).
+    """
     decay = state.params.ema_decay
     averages = [*weights_of(state.averaged), *statistics_of(state.averaged)]
     currents = [*state.weights, *statistics_of(state.network)]
