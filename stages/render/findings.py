@@ -156,12 +156,14 @@ def _after_training(results: Results, params: dict[str, int | float]) -> list[St
     longer = f"dvc exp run -S epochs={2 * params['epochs']}"
     if last["train_top1"] - last["val_top1"] > MEMORISED:
         by_heart = f"It is correct on {known} and on {new} only: it learned images by heart"
-        cutmix = params["cutmix"] + (1 - mixed) / 2
         if not mixed:
             reason = f"{by_heart}. CutMix works against that, and needs a longer training."
             return [Step(reason, f"{longer} -S cutmix=0.5")]
+        if mixed >= 1:
+            return []  # there is nothing more to mix
         reason = f"{by_heart}, although {mixed:.0%} of the batches are mixed: mix more of them."
-        return [Step(reason, f"dvc exp run -S cutmix={cutmix:g}")] if mixed < 1 else []
+        cutmix = params["cutmix"] + (1 - mixed) / 2
+        return [Step(reason, f"dvc exp run -S cutmix={cutmix:g}")]
     if last["val_top1"] >= SOLVED:
         return []
     reason = f"It is correct on {known} and on {new}, so it did not learn them by heart"
