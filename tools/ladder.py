@@ -129,7 +129,7 @@ def name_of(rung: Rung, recipe: Recipe) -> str:
 
 
 def kept(finished: list[Experiment]) -> str:
-    """What is done when the rest is not, and how to go on."""
+    """What is done when the rest is not, and how to resume."""
     names = ", ".join(experiment.name for experiment in finished)
     return f"finished and kept: {names or 'no rung'}; run the same command again to resume"
 

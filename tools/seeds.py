@@ -81,7 +81,7 @@ def name_of(seed: int, recipe: Recipe) -> str:
 
 
 def kept(finished: dict[int, Experiment]) -> str:
-    """What is done when the rest is not, and how to go on."""
+    """What is done when the rest is not, and how to resume."""
     names = ", ".join(f"seed {seed} ({one.name})" for seed, one in finished.items())
     return f"finished and kept: {names or 'no seed'}; run the same command again to resume"
 

@@ -2,7 +2,7 @@
 
 100 classes in 20 superclasses: a superclass is a colour on a background pattern, a class adds one
 of five shapes. A small network learns them in a minute, and confuses neighbouring colours and
-similar shapes, as the hues of two colours overlap and a tilted square is nearly a diamond.
+similar shapes, because the hues of two colours overlap and a tilted square is nearly a diamond.
 """
 
 import gzip

@@ -15,7 +15,7 @@ from cifar100.running.outputs import replacing
 def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
     """Write an uncompressed .npz, whole or not at all; the same arrays give the same bytes.
 
-    Those of `np.savez` are others in other versions of Python.
+    `np.savez` gives other bytes in other versions of Python.
     """
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, array in arrays.items():

@@ -97,7 +97,7 @@ class Checked:
 
 
 class View:
-    """The values of a float32 tensor for NumPy, which may change them; found anew if they move."""
+    """The values of a float32 tensor for NumPy, which may change them; found again if they move."""
 
     def __init__(self, tensor: paddle.Tensor) -> None:
         self.tensor, self.address = tensor, 0

@@ -184,7 +184,7 @@ class Trunk:
         self.parameters = [p for part in self.parts for p in part.parameters]
 
     def refold(self) -> None:
-        """Have the next inference fold batch norm anew, as parameters have changed."""
+        """Have the next inference fold batch norm again, because parameters have changed."""
         for unit in (unit for part in self.parts for unit in part.units):
             unit.folded = None
 

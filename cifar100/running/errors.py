@@ -39,6 +39,6 @@ def ending_in_words(code: int) -> str:
     if name == "SIGKILL":
         return (
             "was killed (SIGKILL), as Linux does when memory runs out; close other programs, or "
-            "choose a smaller batch_size or width, and run the same command again"
+            "choose a smaller width, batch_size or eval_batch_size, and run the same command again"
         )
     return f"crashed ({name}); if the same command does so again, please report it"

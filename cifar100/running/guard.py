@@ -169,7 +169,7 @@ def _message(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}"
     if isinstance(error, MemoryError):
-        return "not enough memory; try a smaller batch_size or width"
+        return "not enough memory; try a smaller width, batch_size or eval_batch_size"
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] not in OWN_PACKAGES:
         return f"{error}, in Python {_this_python()}"
     return None
@@ -193,7 +193,7 @@ def _put_back(name: str) -> None:
         _say(
             name,
             f"{len(failed)} of the last results could not be put back ({path}: {reason}); "
-            "when that is mended, `python -m tools.restore` does it",
+            "when that is fixed, `python -m tools.restore` puts them back",
         )
 
 

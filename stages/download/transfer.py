@@ -121,7 +121,7 @@ def _refuse_marks_in_password(url: str) -> None:
 
 
 def _fetch_rest(url: str, part: Path) -> None:
-    """Append what `part` lacks; write it anew if the server gives all."""
+    """Append what `part` lacks; write it again if the server gives all."""
     have = part.stat().st_size if part.is_file() else 0
     headers = {"Accept-Encoding": "identity"}  # lengths are those of the file
     if have:
