@@ -46,6 +46,7 @@ setup: $(VENV)/ready-$(PADDLE)  ## create .venv with exact versions (PADDLE=gpu:
 repro: $(VENV)/ready  ## run all stages whose inputs changed, and print the scores
 	@python -m tools.check_params
 	@python -m tools.repository
+	@python -m tools.restore --quiet
 	python -m dvc repro || { code=$$?; python -m tools.restore --quiet; exit $$code; }
 	@python -m dvc metrics show
 

@@ -7,6 +7,7 @@ were deleted. The others drive DVC itself.
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -245,7 +246,7 @@ def test_results_that_cannot_be_put_back_are_named(tmp_path):
     assert errors.splitlines()[-1].startswith(
         "error: small: 3 of the last results could not be put back (reports/report.txt: "
     )
-    assert "`python -m tools.restore` does it" in errors
+    assert "`python -m tools.restore` puts them back" in errors
 
 
 FILLS_THE_DISK = """def main():
@@ -364,3 +365,15 @@ def test_next_run_after_a_restored_one_has_nothing_to_do(workspace: Workspace):
     assert "restore: reports/index.html\n" in output
     assert "restore: reports/metrics.json\n" in output
     assert "up to date" in workspace.run("dvc", "status")
+
+
+def test_make_repro_puts_lost_results_back_before_it_would_train(workspace: Workspace):
+    """DVC makes a missing output again where it has no run cache, as after `dvc pull`."""
+    recipe = subprocess.check_output(["make", "--dry-run", "repro"], cwd=ROOT, text=True)
+    model = workspace.read("models/model.safetensors")
+    shutil.rmtree(workspace.path / ".dvc/cache/runs")
+    (workspace.path / "models/model.safetensors").unlink()
+    output = workspace.run("sh", "-c", recipe[recipe.index("python -m tools.check_params") :])
+    assert "restore: models/model.safetensors\n" in output
+    assert "Running stage" not in output
+    assert workspace.read("models/model.safetensors") == model
