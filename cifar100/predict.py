@@ -100,8 +100,9 @@ def main() -> None:
             print(as_lines(printable(name), prediction))
             if options.why:
                 print(f"  why: {printable(str(map_files[name]))}")
-    if unreadable or not images:
-        raise PipelineError(f"{unreadable} pictures could not be read, {len(images)} were")
+    if unreadable:
+        of_all = f"{unreadable} of {unreadable + len(images)} pictures"
+        raise PipelineError(f"{of_all} could not be read")
 
 
 if __name__ == "__main__":

@@ -60,7 +60,8 @@ def test_ten_files_that_are_no_pictures_are_a_line_each_and_hide_no_other(models
     assert len(lines) == len(NO_PICTURES) >= 10
     for line, name in zip(lines, sorted(NO_PICTURES), strict=True):
         assert line.startswith(f"error: predict: {tmp_path / name}: ")
-    assert last == f"error: predict: {len(NO_PICTURES)} pictures could not be read, 1 were"
+    bad = len(NO_PICTURES)
+    assert last == f"error: predict: {bad} of {bad + 1} pictures could not be read"
     assert answered(done) == [str(tmp_path / "cat.png")]
 
 

@@ -109,7 +109,7 @@ def test_bad_pictures_are_one_line_each_and_the_rest_is_done(bare, pictures):
         "error: predict: text.png: not a picture in a format that is read here: "
         "PNG, JPEG, GIF, BMP, TIFF, WEBP, AVIF, JPEG2000, PPM, ICO, TGA",
         "error: predict: absent.jpg: not found",
-        "error: predict: 2 pictures could not be read, 1 were",
+        "error: predict: 2 of 3 pictures could not be read",
     ]
     answered = done.stdout.decode().splitlines()
     assert answered[0].endswith("00.png")
