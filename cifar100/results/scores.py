@@ -33,6 +33,7 @@ METRICS = (
     "calibrated_error",
 )
 DIGITS = 5  # of the metrics
+CONFIDENT = 0.9  # calibrated probability above which an error counts as confident
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cifar100.results.predictions import probabilities_of
-
-CONFIDENT = 0.9  # probability from which a wrong prediction counts as a confident error
+from cifar100.results.scores import CONFIDENT
 
 
 def losses(logits: NDArray[np.floating], labels: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -62,7 +61,7 @@ def expected_calibration_error(table: pd.DataFrame) -> float:
 
 
 def confident_errors(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """The share of images (N,) that are predicted wrongly with a probability above 0.9."""
+    """The share of images (N,) that are predicted wrongly with a probability above `CONFIDENT`."""
     wrong = probabilities.argmax(axis=1) != labels
     return float((wrong & (probabilities.max(axis=1) > CONFIDENT)).mean())
 

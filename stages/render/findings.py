@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cifar100.results.scores import CONFIDENT
 from cifar100.results.tables import readable
 from stages.render.results import Results, images_in_words
 
@@ -16,7 +17,6 @@ RELATED = 3  # times chance from which errors within superclasses say something
 CHANCE = 4 / 99  # share of errors within the superclass of a network that guesses
 ONE_SIDED = 3  # times as many errors one way as the other
 ONE_PREDICTION = 0.1  # share of all predictions from which one class is too frequent
-SURE = 0.9  # probability that people take for certainty
 DEVIATIONS = 3  # standard ones, from which a gap is more than chance: there are many bins
 MEMORISED = 0.15  # lead of the training accuracy from which a network learned images by heart
 SOLVED = 0.97  # validation accuracy from which a longer training gains little
@@ -97,13 +97,15 @@ def trust(results: Results) -> list[str]:
             f"{worst['confidence']:.0%} on average and is correct on {worst['top1']:.0%} "
             f"({images_in_words(int(worst['images']))})."
         ]
-    sure = results.predictions.confidence > SURE
+    sure = results.predictions.confidence > CONFIDENT
     wrong = np.flatnonzero(sure & results.wrong)
     if len(wrong):
-        part = f"{len(wrong):,} of its {sure.sum():,} predictions above {SURE:.0%} are wrong"
+        part = f"{len(wrong):,} of its {sure.sum():,} predictions above {CONFIDENT:.0%} are wrong"
         sentences.append(f"{part}{_habit(results, wrong)}.")
     elif sure.any():
-        sentences.append(f"All of its {sure.sum():,} predictions above {SURE:.0%} are correct.")
+        sentences.append(
+            f"All of its {sure.sum():,} predictions above {CONFIDENT:.0%} are correct."
+        )
     else:
         highest = results.predictions.confidence.max()
         sentences.append(f"It is never sure: its highest probability is {highest:.0%}.")
