@@ -1,4 +1,8 @@
-"""Starts programs that end with this one, however it ends, and leave nothing running."""
+"""Starts programs that end with this one, however it ends, and leave nothing running.
+
+The same for a stage below DVC is in `cifar100.running.guard`, which needs no package, and for the
+processes of a training on several machines in `stages.train.launch`.
+"""
 
 import contextlib
 import ctypes

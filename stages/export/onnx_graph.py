@@ -1,7 +1,8 @@
 """Writes a network as an ONNX graph.
 
-paddle2onnx does not read the programs of this version of Paddle. So the graph is built here node by
-node, along the layers of the network, with each batch norm folded into the convolution before it.
+The graph is built node by node, along the layers of the network, with each batch norm folded into
+the convolution before it. So no converter is needed, which would have to suit each version of
+Paddle.
 """
 
 import json
