@@ -17,6 +17,7 @@ COLUMNS = 3  # of the gallery of errors
 SIDE, GAP = 128, 8  # pixels there: an image and its class maps, and the space between them
 PER_CLASS = 4  # examples of each class of a pair
 PER_SUPERCLASS = 8
+SPACE = 4  # pixels of an image between two in a row
 
 
 @matplotlib.rc_context(RULES)
@@ -130,8 +131,11 @@ def _parts(figure: Figure, count: int) -> list[SubFigure]:
 
 
 def _show_row(part: SubFigure, images: NDArray[np.uint8], places: int) -> None:
-    grid = part.subplots(1, places)
-    for axes in grid:
-        axes.axis("off")
-    for axes, image in zip(grid, images, strict=False):
-        axes.imshow(image.transpose(1, 2, 0), interpolation="nearest")
+    """Draw images (N, 3, S, S), at most `places`, side by side with white between them."""
+    size = images.shape[-1]
+    row = np.full((size, places * (size + SPACE) - SPACE, 3), 255, np.uint8)
+    for image, left in zip(images, range(0, row.shape[1], size + SPACE), strict=False):
+        row[:, left : left + size] = image.transpose(1, 2, 0)
+    axes = part.subplots()
+    axes.axis("off")
+    axes.imshow(row, interpolation="nearest")
