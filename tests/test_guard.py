@@ -369,7 +369,8 @@ def test_next_run_after_a_restored_one_has_nothing_to_do(workspace: Workspace):
 
 def test_make_repro_puts_lost_results_back_before_it_would_train(workspace: Workspace):
     """DVC makes a missing output again where it has no run cache, as after `dvc pull`."""
-    recipe = subprocess.check_output(["make", "--dry-run", "repro"], cwd=ROOT, text=True)
+    command = ["make", "--no-print-directory", "--dry-run", "repro"]
+    recipe = subprocess.check_output(command, cwd=ROOT, text=True)
     model = workspace.read("models/model.safetensors")
     shutil.rmtree(workspace.path / ".dvc/cache/runs")
     (workspace.path / "models/model.safetensors").unlink()
