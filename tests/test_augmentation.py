@@ -98,7 +98,7 @@ def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samp
     parts = [batches(samples, params, 2, rank, size) for rank in range(size)]
     expected = list(expected_batches(samples, params, 2))
     assert len(parts[0]) == len(expected) == 40 // params.batch_size
-    for found, (images, labels, mixed_labels, weight) in zip(
+    for found, (images, labels, mixed_labels, ratio) in zip(
         zip(*parts, strict=True), expected, strict=True
     ):
         images = images.transpose(0, 2, 3, 1)
@@ -106,7 +106,7 @@ def test_batches_are_those_of_numpy_bit_for_bit_for_one_process_and_several(samp
         assert joined.dtype == images.dtype
         np.testing.assert_array_equal(joined, images)
         np.testing.assert_array_equal(np.concatenate([p.labels.numpy() for p in found]), labels)
-        assert {part.ratio for part in found} == {weight}
+        assert {part.ratio for part in found} == {ratio}
         if mixed_labels is None:
             assert all(part.mixed_labels is None for part in found)
         else:

@@ -21,7 +21,7 @@ from stages.render.class_accuracy import class_accuracy, spread
 from stages.render.confusion import class_confusion, superclass_confusion
 from stages.render.curves import learning_curves
 from stages.render.filters import first_layer_filters
-from stages.render.gallery import confident_errors
+from stages.render.gallery import confident_errors, correct_predictions
 from stages.render.main import main as render
 from stages.render.reliability import reliability_diagram
 from stages.render.report import render_report, verdict
@@ -177,6 +177,23 @@ def test_gallery_shows_the_most_confident_errors_first_with_the_maps_of_both_cla
         strongest = abs(of_image).max()  # so the two can be compared
         np.testing.assert_array_equal(middle, overlay(image, of_image[0], 128, strongest))
         np.testing.assert_array_equal(right, overlay(image, of_image[1], 128, strongest))
+
+
+def test_gallery_shows_the_most_confident_correct_predictions_side_by_side(classes):
+    """Of the superclass of class 0, which has one of the three images wrong; the rest is white."""
+    logits = np.zeros((3, 100), np.float32)
+    for row, (predicted, value) in enumerate([(0, 6), (0, 8), (99, 9)]):
+        logits[row, predicted] = value
+    images = np.random.default_rng(1).integers(0, 255, (3, 3, 32, 32), dtype=np.uint8)
+    predictions = Predictions(logits, np.zeros(3, np.int64), 1.0)
+    figure = correct_predictions(images, predictions, classes)
+    ((picture,),) = [axes.images for part in figure.subfigs for axes in part.axes if axes.images]
+    shown = picture.get_array()
+    assert shown.shape == (32, 8 * 32 + 7 * 4, 3)
+    np.testing.assert_array_equal(shown[:, :32], images[1].transpose(1, 2, 0))
+    np.testing.assert_array_equal(shown[:, 36:68], images[0].transpose(1, 2, 0))
+    assert (shown[:, 32:36] == 255).all()
+    assert (shown[:, 68:] == 255).all()
 
 
 SLOW = pytest.mark.slow
